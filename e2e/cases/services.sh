@@ -1,0 +1,143 @@
+trap 'status=$?; end_docker || true; exit $status' EXIT
+# serve IMAGE ARGUMENTS…: the service of this case, known by the case's name
+serve() { run --name "$N" -d "${@:2}" "$1" > /dev/null; }
+X() { D exec -i "$N" "$@"; }
+
+## redis
+serve redis
+soon X redis-cli ping
+has "$(D logs "$N")" 'Ready to accept connections'
+eq "$(X redis-cli set key value)" OK
+eq "$(X redis-cli get key)" value
+has "$(X redis-benchmark -q -n 3000 -c 20 -t ping_inline,set,get,lpush,lrange_100)" 'GET: '
+has "$(X redis-benchmark -q -n 20000 -c 20 -P 16 -t set,get)" 'SET: '
+has "$(X ps aux)" redis-server
+# The snapshot forks; it is read again at the next start.
+eq "$(X redis-cli bgsave)" 'Background saving started'
+soon is 0 sh -c "docker -H unix://$BASE/docker.sock exec $N redis-cli info persistence | tr -d '\r' | sed -n 's/^rdb_bgsave_in_progress://p'"
+has "$(X redis-cli info persistence)" rdb_last_bgsave_status:ok
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 0
+has "$(D logs "$N")" 'ready to exit'
+D start "$N" > /dev/null
+soon X redis-cli ping
+eq "$(X redis-cli get key)" value
+## redis-append-only
+serve redis
+soon X redis-cli ping
+X redis-cli config set appendonly yes > /dev/null
+X redis-benchmark -q -n 2000 -r 1000 -t set > /dev/null
+keys=$(X redis-cli dbsize)
+X redis-cli bgrewriteaof > /dev/null
+soon is 0 sh -c "docker -H unix://$BASE/docker.sock exec $N redis-cli info persistence | tr -d '\r' | sed -n 's/^aof_rewrite_in_progress://p'"
+X redis-cli debug loadaof > /dev/null
+eq "$(X redis-cli dbsize)" "$keys"
+## nginx
+serve nginx
+soon X curl -sf -o /dev/null http://127.0.0.1/
+eq "$(X sh -c 'curl -s http://127.0.0.1/1k | wc -c')" 1024
+has "$(X curl -sI http://127.0.0.1/1k)" 'Accept-Ranges: bytes'
+eq "$(X sh -c 'curl -s -r 10-19 http://127.0.0.1/1k | wc -c')" 10
+eq "$(X curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/none)" 404
+eq "$(X sh -c 'for i in 1 2 3 4 5 6 7 8; do curl -sf "http://127.0.0.1/1k?[1-50]" | wc -c & done; wait' | sort -u)" 51200
+soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep 'GET /none'"
+# A reload replaces the workers.
+X nginx -s reload
+soon X curl -sf -o /dev/null http://127.0.0.1/
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 0
+## postgres
+serve postgres
+soon X pg_isready -h 127.0.0.1
+X psql -q -h 127.0.0.1 -c 'create table t (id serial primary key, n int, s text)'
+X psql -q -h 127.0.0.1 -c "insert into t (n, s) select i, md5(i::text) from generate_series(1, 5000) i"
+X psql -q -h 127.0.0.1 -c 'create index on t (s); vacuum analyze t'
+eq "$(X psql -At -h 127.0.0.1 -c "select count(*), sum(n), (select n from t where s = md5('77')) from t")" '5000|12502500|77'
+X pgbench -q -i -s 1 -h 127.0.0.1 > /dev/null 2>&1
+has "$(X pgbench -n -c 4 -t 20 -h 127.0.0.1 2>&1)" 'actually processed: 80/80'
+eq "$(X psql -At -c 'select 1')" 1
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 0
+D start "$N" > /dev/null
+soon X pg_isready -h 127.0.0.1
+eq "$(X psql -At -h 127.0.0.1 -c 'select count(*) from t')" 5000
+## mariadb
+serve mariadb
+soon X mariadb-admin ping
+X mariadb -e "create database d; create user u identified by 'p'; grant all on d.* to u"
+X mariadb -h 127.0.0.1 -u u -pp d -e 'create table t (n int primary key, s varchar(64)) engine=innodb; insert into t select seq, md5(seq) from seq_1_to_2000; update t set s = concat(s, n) where n % 2 = 0'
+eq "$(X mariadb -N -h 127.0.0.1 -u u -pp d -e 'select count(*), sum(length(s)) from t')" "2000	67448"
+X mariadb-dump d > "$BASE/$N.sql"
+has "$(tail -1 "$BASE/$N.sql")" 'Dump completed'
+rm "$BASE/$N.sql"
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 0
+has "$(D logs "$N" 2>&1)" 'Shutdown complete'
+## memcached
+serve memcached
+soon X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211'
+out=$(X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211; printf "set k 0 0 5\r\nhello\r\nget k\r\nincr none 1\r\nquit\r\n" >&3; cat <&3' | tr -d '\r' | tr '\n' ' ')
+eq "$out" 'STORED VALUE k 0 5 hello END NOT_FOUND '
+D stop "$N" > /dev/null
+## node
+cat > "$BASE/$N.js" <<'J'
+const http = require('http'), { Worker } = require('worker_threads'), { execSync } = require('child_process');
+const server = http.createServer((q, r) => {
+  if (q.url == '/child') return r.end(execSync('echo from-child'));
+  if (q.url == '/worker') return new Worker("require('worker_threads').parentPort.postMessage('from-worker')", { eval: true }).on('message', m => r.end(m));
+  let n = 0; q.on('data', d => n += d.length).on('end', () => r.end(String(n)));
+}).listen(8000, '127.0.0.1', () => console.log('ready'));
+process.on('SIGTERM', () => { console.log('bye'); server.close(); process.exit(3); });
+J
+run --name "$N" -d -v "$BASE/$N.js:/srv/s.js:ro" services node /srv/s.js > /dev/null
+soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
+eq "$(X sh -c 'head -c 3000000 /dev/zero | curl -s --data-binary @- http://127.0.0.1:8000/')" 3000000
+eq "$(X curl -s http://127.0.0.1:8000/child)" from-child
+eq "$(X curl -s http://127.0.0.1:8000/worker)" from-worker
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 3
+has "$(D logs "$N")" bye
+rm "$BASE/$N.js"
+## python
+run --name "$N" -d -w /usr/share services python3 -u -m http.server 8000 > /dev/null
+soon X curl -sf -o /dev/null http://127.0.0.1:8000/
+eq "$(X sh -c 'curl -s http://127.0.0.1:8000/common-licenses/GPL-3 | cmp - /usr/share/common-licenses/GPL-3 && echo same')" same
+soon sh -c "docker -H unix://$BASE/docker.sock logs $N 2>&1 | grep 'GET /common-licenses/GPL-3'"
+eq "$(X python3 -c 'import multiprocessing as m; print(sum(m.Pool(3).map(abs, range(-100, 0))))')" 5050
+eq "$(X python3 -c 'import asyncio
+async def f(n): await asyncio.sleep(0.01); return n
+async def g(): return sum(await asyncio.gather(*(f(i) for i in range(100))))
+print(asyncio.run(g()))')" 4950
+## openjdk
+cat > "$BASE/$N.java" <<'J'
+import com.sun.net.httpserver.*; import java.net.*; import java.util.concurrent.*; import java.util.stream.*;
+public class S { public static void main(String[] a) throws Exception {
+  var s = HttpServer.create(new InetSocketAddress("127.0.0.1", 8000), 0);
+  s.createContext("/", e -> { var b = ("sum " + IntStream.rangeClosed(1, 1000).parallel().sum()).getBytes(); e.sendResponseHeaders(200, b.length); e.getResponseBody().write(b); e.close(); });
+  s.setExecutor(Executors.newFixedThreadPool(4)); s.start(); System.gc(); System.out.println("ready");
+  Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("bye"))); } }
+J
+run --name "$N" -d -v "$BASE/$N.java:/srv/S.java:ro" services java -Xmx128m /srv/S.java > /dev/null
+soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
+eq "$(X curl -s http://127.0.0.1:8000/)" 'sum 500500'
+eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1:8000/?[1-20]" & done | wc -c')" 800
+D stop "$N" > /dev/null
+eq "$(field "$N" .State.ExitCode)" 143
+has "$(D logs "$N")" bye
+rm "$BASE/$N.java"
+## apache-php
+serve apache
+soon X curl -sf -o /dev/null http://127.0.0.1/
+eq "$(X curl -s http://127.0.0.1/a.php)" Linux42
+has "$(X curl -sI http://127.0.0.1/)" Apache
+eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1/a.php?[1-20]" & done | sort | uniq -c | tr -s " "')" ' 80 Linux42'
+D stop "$N" > /dev/null
+## volume-locks
+# flock between two containers of a volume.
+mkdir "$BASE/$N.v"
+run -d --name "$N" -v "$BASE/$N.v:/v" services sh -c 'flock /v/l sh -c "echo have > /v/s; sleep 3"' > /dev/null
+soon test -s "$BASE/$N.v/s"
+code 1 run --rm -v "$BASE/$N.v:/v" services flock -n /v/l true
+D wait "$N" > /dev/null
+code 0 run --rm -v "$BASE/$N.v:/v" services flock -n /v/l true
+rm -r "$BASE/$N.v"

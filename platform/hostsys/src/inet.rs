@@ -1,0 +1,178 @@
+//! Sockets of the internet families on the host, none of whose calls waits: those that were opened beforehand and are
+//! connected to one place, and those of `--network=host`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType};
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+fn socket(family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+/// A UDP socket in the caller's network namespace that talks to one address only.
+pub fn udp_to(address: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = socket(family(address), SocketType::DGRAM)?;
+    rustix::net::connect(&fd, &address)?;
+    Ok(fd)
+}
+
+/// A TCP socket over IPv4 in the caller's network namespace that is connected to nobody.
+pub fn tcp() -> io::Result<OwnedFd> {
+    socket(AddressFamily::INET, SocketType::STREAM)
+}
+
+/// Begins to connect a TCP socket; it can be written to when that is done.
+pub fn connect(fd: impl AsFd, address: SocketAddr) -> io::Result<()> {
+    match rustix::net::connect(fd, &address) {
+        Err(rustix::io::Errno::INPROGRESS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Makes a TCP socket as new, whatever it was connected to.
+pub fn disconnect(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::connect_unspec(fd)?)
+}
+
+/// Sends on a connected socket without waiting.
+pub fn send(fd: impl AsFd, data: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(fd, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+}
+
+/// Receives without waiting; `None` if there is nothing.
+pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    match rustix::net::recv(fd, buffer, RecvFlags::DONTWAIT) {
+        Ok((count, _)) => Ok(Some(count)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says that nothing more will be sent.
+pub fn finish(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(fd, Shutdown::Write)?)
+}
+
+/// A new socket in the caller's network namespace: TCP or UDP.
+pub fn open(v6: bool, stream: bool) -> io::Result<OwnedFd> {
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    socket(family, if stream { SocketType::STREAM } else { SocketType::DGRAM })
+}
+
+/// bind(2)
+pub fn bind(fd: impl AsFd, address: SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::bind(fd, &address)?)
+}
+
+/// listen(2)
+pub fn listen(fd: impl AsFd, backlog: i32) -> io::Result<()> {
+    Ok(rustix::net::listen(fd, backlog)?)
+}
+
+fn known(address: Option<SocketAddrAny>) -> Option<SocketAddr> {
+    address.and_then(|any| any.try_into().ok())
+}
+
+/// accept(2): EAGAIN if nobody waits.
+pub fn accept(fd: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (new, from) = rustix::net::acceptfrom_with(fd, flags)?;
+    Ok((new, known(from)))
+}
+
+/// connect(2): EINPROGRESS if it goes on.
+pub fn connect_now(fd: impl AsFd, address: SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::connect(fd, &address)?)
+}
+
+/// getsockname(2); `None` is an address of another family.
+pub fn own_name(fd: impl AsFd) -> io::Result<Option<SocketAddr>> {
+    Ok(known(Some(rustix::net::getsockname(fd)?)))
+}
+
+/// getpeername(2)
+pub fn peer_name(fd: impl AsFd) -> io::Result<Option<SocketAddr>> {
+    Ok(known(rustix::net::getpeername(fd)?))
+}
+
+/// sendto(2). Of `flags` the sender's `MSG_OOB`, `MSG_DONTROUTE`, `MSG_EOR` and `MSG_MORE` count.
+pub fn send_to(fd: impl AsFd, data: &[u8], to: Option<SocketAddr>, flags: u32) -> io::Result<usize> {
+    let kept = SendFlags::OOB | SendFlags::DONTROUTE | SendFlags::EOR | SendFlags::MORE;
+    let flags = SendFlags::from_bits_truncate(flags) & kept | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match to {
+        Some(to) => Ok(rustix::net::sendto(fd, data, flags, &to)?),
+        None => Ok(rustix::net::send(fd, data, flags)?),
+    }
+}
+
+/// recvfrom(2): bytes that are in the buffer, bytes that the message had (only of a `datagram`), its sender. Of `flags`
+/// `MSG_OOB` and `MSG_PEEK` count.
+pub fn receive_from(
+    fd: impl AsFd,
+    buffer: &mut [u8],
+    flags: u32,
+    datagram: bool,
+) -> io::Result<(usize, usize, Option<SocketAddr>)> {
+    let kept = RecvFlags::OOB | RecvFlags::PEEK;
+    let mut flags = RecvFlags::from_bits_truncate(flags) & kept | RecvFlags::DONTWAIT;
+    // On streams it would throw the data away.
+    if datagram {
+        flags |= RecvFlags::TRUNC;
+    }
+    let (count, length, from) = rustix::net::recvfrom(fd, buffer, flags)?;
+    Ok((count, length, known(from)))
+}
+
+/// shutdown(2): 0, 1 or 2.
+pub fn shutdown(fd: impl AsFd, how: i32) -> io::Result<()> {
+    let how = match how {
+        0 => Shutdown::Read,
+        1 => Shutdown::Write,
+        _ => Shutdown::Both,
+    };
+    Ok(rustix::net::shutdown(fd, how)?)
+}
+
+/// `SO_ERROR`, which is cleared by asking.
+pub fn take_error(fd: impl AsFd) -> Option<io::Error> {
+    match rustix::net::sockopt::socket_error(fd) {
+        Ok(Err(error)) => Some(error.into()),
+        Ok(Ok(())) => None,
+        Err(error) => Some(error.into()),
+    }
+}
+
+/// Bytes that can be read (`FIONREAD`).
+pub fn readable(fd: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(fd)?)
+}
+
+/// setsockopt(2) with a value of which the caller has seen that it is no address.
+pub fn set_option(fd: impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads `length` bytes of a slice that lives over the call.
+    let done =
+        unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// getsockopt(2), `want` bytes at most.
+pub fn option(fd: impl AsFd, level: i32, name: i32, want: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; want];
+    let mut length = libc::socklen_t::try_from(want).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel writes at most `length` bytes, which the vector has, and the new length.
+    let done = unsafe {
+        libc::getsockopt(fd.as_fd().as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    value.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(value)
+}

@@ -1,0 +1,487 @@
+//! Patched call sites (systrap): the same results, registers and signals as without, whatever comes in between.
+
+#[expect(dead_code, reason = "only part of it is needed here")]
+mod common;
+
+use common::{DATA, Guest, regs};
+use platform::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+std::arch::global_asm!(
+    ".section .rodata.patch_guests, \"a\"",
+    ".balign 4096",
+    ".globl p_start",
+    "p_start: nop; nop; nop; nop; nop; nop; nop; nop; nop; nop",
+    // every register but rax, rcx and r11 stays, as do flags and the red zone; rdi counts
+    ".globl p_number",
+    "p_number: mov qword ptr [rsp - 8], 77; mov qword ptr [rsp - 128], 78",
+    "  mov eax, 110",
+    "  syscall",
+    ".globl p_number_end",
+    "p_number_end: inc rbx",
+    "  jmp p_number",
+    // the same with the zero flag set, and carry
+    ".globl p_flags",
+    "p_flags: xor eax, eax; stc; mov eax, 110",
+    "  syscall",
+    ".globl p_flags_end",
+    "p_flags_end: pushfq; pop r9; inc rbx; jmp p_flags",
+    // as Go and syscall(3) have it
+    ".globl p_compare",
+    "p_compare: mov rax, r15",
+    ".globl p_compare_call",
+    "p_compare_call: syscall",
+    ".globl p_compare_end",
+    "p_compare_end: cmp rax, -4095",
+    "  jae 2f",
+    "  inc rbx; jmp p_compare",
+    "2: inc rbp; jmp p_compare",
+    // as musl has it
+    ".globl p_moved",
+    "p_moved: mov r11, 55; mov rax, r15; call 3f; inc rbx; jmp p_moved",
+    "3: mov [rsp + 8], r11",
+    "  syscall",
+    ".globl p_moved_end",
+    "p_moved_end: ret",
+    // a call that records answer
+    ".globl p_pid",
+    "p_pid: test rbx, rbx; mov eax, 39",
+    "  syscall",
+    ".globl p_pid_end",
+    "p_pid_end: pushfq; pop r9; mov r10, rcx; inc rbx; cmp eax, r12d; je p_pid; ud2",
+    // vector registers over calls
+    ".globl p_fpu",
+    "p_fpu: movq rbx, xmm7; mov eax, 110",
+    "  syscall",
+    ".globl p_fpu_end",
+    "p_fpu_end: jmp p_fpu",
+    ".globl p_end",
+    "p_end: nop; nop; nop; nop; nop; nop; nop; nop; nop; nop",
+    ".text",
+);
+
+unsafe extern "C" {
+    static p_start: u8;
+    static p_end: u8;
+    static p_number: u8;
+    static p_number_end: u8;
+    static p_flags: u8;
+    static p_flags_end: u8;
+    static p_compare: u8;
+    static p_compare_call: u8;
+    static p_compare_end: u8;
+    static p_moved: u8;
+    static p_moved_end: u8;
+    static p_pid: u8;
+    static p_pid_end: u8;
+    static p_fpu: u8;
+    static p_fpu_end: u8;
+}
+
+const CODE: u64 = 0x5555_5540_0000;
+
+macro_rules! pos {
+    ($label:ident) => {
+        CODE + (&raw const $label as u64 - &raw const p_start as u64)
+    };
+}
+
+fn systrap() -> Arc<dyn Platform> {
+    static P: OnceLock<Arc<dyn Platform>> = OnceLock::new();
+    P.get_or_init(|| platform::open("systrap").expect("systrap platform")).clone()
+}
+
+struct World {
+    g: Guest,
+    code: FileRange,
+    space: Arc<dyn AddressSpace>,
+    cx: Box<dyn Context>,
+}
+
+impl World {
+    fn new() -> World {
+        let g = Guest::new(systrap());
+        let code = g.mem.allocate(PAGE, AllocOpts::default()).unwrap();
+        // SAFETY: both labels are in one read-only section.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(
+                &raw const p_start,
+                &raw const p_end as usize - &raw const p_start as usize,
+            )
+        };
+        assert!(bytes.len() < PAGE as usize);
+        g.mem.block(code).write(0, bytes).unwrap();
+        let space = g.platform.new_address_space().unwrap();
+        let cx = g.platform.new_context().unwrap();
+        g.map_data(&space, Prot::READ | Prot::WRITE);
+        let w = World { g, code, space, cx };
+        w.map_code();
+        w
+    }
+
+    fn map_code(&self) {
+        let at = GuestRange { start: CODE, end: CODE + PAGE };
+        self.space.map(at, self.g.mem.host_file(), self.code.start, Prot::READ | Prot::EXEC, false).unwrap();
+    }
+
+    fn patch(&self, after: u64, nr: u64) -> bool {
+        let room = self.space.patch_room(after).map(|(_, len)| {
+            let start = CODE - (1 << 20);
+            GuestRange { start, end: start + len }
+        });
+        let file = self.g.mem.host_file();
+        let prot = Prot::READ | Prot::EXEC;
+        self.space.patch_call(&CallSite { after, nr, file, offset: self.code.start, prot, room }).unwrap()
+    }
+
+    fn switch(&mut self, r: &mut Registers) -> Trap {
+        self.cx.switch(&self.space, r).unwrap()
+    }
+}
+
+fn full(rip: u64) -> Registers {
+    let mut r = regs(rip);
+    r.rsp = DATA + 8 * PAGE;
+    (r.rdi, r.rsi, r.rdx, r.r10, r.r8) = (1, 2, 3, 4, 5);
+    (r.rbp, r.r12, r.r13, r.r14, r.r15) = (10, 12, 13, 14, 110);
+    r
+}
+
+#[test]
+fn the_same_registers() {
+    let mut w = World::new();
+    for (start, end) in [
+        (pos!(p_number), pos!(p_number_end)),
+        (pos!(p_flags), pos!(p_flags_end)),
+        (pos!(p_compare), pos!(p_compare_end)),
+        (pos!(p_moved), pos!(p_moved_end)),
+    ] {
+        let mut seen = Vec::new();
+        let mut r = full(start);
+        for i in 0..40 {
+            if i == 10 {
+                assert!(w.patch(end, 110));
+                assert!(!w.patch(end, 110), "once is enough");
+            }
+            assert_eq!(w.switch(&mut r), Trap::Syscall);
+            assert_eq!((r.orig_rax, r.rip, r.rcx, r.r11), (110, end, end, r.eflags));
+            // Elsewhere they come from the count in rbx.
+            let flags = if start == pos!(p_flags) { r.eflags } else { 0 };
+            seen.push(Registers { rbx: 0, eflags: flags, r11: flags, ..r });
+            assert_eq!(r.rbx, i);
+            r.set_return(i as i64);
+        }
+        let first = seen.remove(1);
+        for s in &seen[1..] {
+            assert_eq!(Registers { r9: first.r9, ..*s }, first, "{start:x}");
+        }
+        if start == pos!(p_number) {
+            let word = |off| w.g.word(8 * PAGE as usize - off);
+            assert_eq!((word(8), word(128)), (77, 78), "the red zone");
+        }
+        if start == pos!(p_flags) {
+            assert_eq!(seen[20].r9 & 0x41, 0x41);
+        }
+    }
+}
+
+#[test]
+fn results_decide_comparisons() {
+    let mut w = World::new();
+    let mut r = full(pos!(p_compare));
+    for i in 0..100u64 {
+        if i == 20 {
+            // The thread is in the kernel: it comes back to an instruction that is there no more.
+            assert!(w.patch(pos!(p_compare_end), 110));
+        }
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        assert_eq!((r.rbx, r.rbp), (i.div_ceil(2), 10 + i / 2));
+        r.set_return(if i % 2 == 0 { 5 } else { -9 });
+    }
+    // Jumps to both instructions.
+    r.rip = pos!(p_compare_end);
+    r.rax = 3;
+    let before = r.rbx;
+    assert_eq!(w.switch(&mut r), Trap::Syscall);
+    assert_eq!(r.rbx, before + 1);
+    r.rip = pos!(p_compare_call);
+    r.rax = 1234;
+    assert_eq!(w.switch(&mut r), Trap::Syscall);
+    assert_eq!(r.orig_rax, 1234);
+}
+
+#[test]
+fn all_registers_can_change() {
+    let mut w = World::new();
+    assert!(w.patch(pos!(p_number_end), 110));
+    let mut r = full(pos!(p_number));
+    for i in 0..200u64 {
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        r.rax = i;
+        if i % 3 == 0 {
+            r.rip = pos!(p_number_end) - 2;
+            (r.rax, r.rcx, r.r11, r.r12, r.rbx) = (500 + i, 1, 2, i, 7);
+            r.fs_base = 0x1000 * i;
+            assert_eq!(w.switch(&mut r), Trap::Syscall);
+            assert_eq!((r.orig_rax, r.r12, r.rbx, r.fs_base), (500 + i, i, 7, 0x1000 * i));
+            r.rax = 0;
+        }
+    }
+    // Where no code can be.
+    r.rip = 0x8000_0000_0000_0000;
+    assert!(matches!(w.switch(&mut r), Trap::Fault(f) if f.signo == libc::SIGSEGV));
+    assert_eq!(r.rip, 0x8000_0000_0000_0000);
+}
+
+#[test]
+fn vector_state_of_waiting_threads() {
+    let mut w = World::new();
+    assert!(w.patch(pos!(p_fpu_end), 110));
+    let mut r = full(pos!(p_fpu));
+    assert_eq!(w.switch(&mut r), Trap::Syscall);
+    for i in 1..100u64 {
+        let mut image = w.cx.fpu().unwrap().as_bytes().to_vec();
+        assert_eq!(w.cx.fpu().unwrap().as_bytes(), image, "asked twice");
+        // xmm7 of the legacy area, and SSE in use.
+        image[160 + 7 * 16..][..8].copy_from_slice(&i.to_le_bytes());
+        image[512] |= 2;
+        w.cx.set_fpu(&FpuState::from_guest(&image).unwrap()).unwrap();
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        assert_eq!(r.rbx, i);
+        if i % 7 == 0 {
+            assert_eq!(w.switch(&mut r), Trap::Syscall);
+            assert_eq!(r.rbx, i, "it stays");
+        }
+    }
+}
+
+#[test]
+fn mappings_undo_patches() {
+    let mut w = World::new();
+    let mut r = full(pos!(p_number));
+    let end = pos!(p_number_end);
+    let all = GuestRange { start: CODE, end: CODE + PAGE };
+    for i in 0..60u64 {
+        if i % 5 == 0 {
+            assert!(w.patch(end, 110), "{i}");
+        }
+        match i % 15 {
+            3 => w.map_code(),
+            8 => w.space.protect(all, Prot::READ | Prot::EXEC).unwrap(),
+            13 => {
+                // Something of the guest's in the way.
+                let at = GuestRange { start: CODE - (1 << 20), end: CODE - (1 << 20) + PAGE };
+                w.space.map(at, w.g.mem.host_file(), w.g.data.start, Prot::READ, false).unwrap();
+                w.space.unmap(at).unwrap();
+            }
+            _ => {}
+        }
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        assert_eq!((r.rip, r.rbx), (end, i));
+        if i % 15 == 3 || i % 15 == 8 || i % 15 == 13 {
+            w.map_code();
+        }
+    }
+    w.space.unmap(all).unwrap();
+    assert!(matches!(w.switch(&mut r), Trap::Fault(f) if f.addr == end));
+}
+
+#[test]
+fn single_steps() {
+    let steps = |patched: bool, start: u64, end: u64| {
+        let mut w = World::new();
+        if patched {
+            assert!(w.patch(end, 110));
+        }
+        let mut r = full(start);
+        let mut seen = Vec::new();
+        for _ in 0..30 {
+            r.set_single_step(true);
+            let trap = w.switch(&mut r);
+            seen.push((r.rip, r.rax, matches!(trap, Trap::Syscall)));
+            if trap == Trap::Syscall {
+                r.rax = 1;
+            }
+        }
+        seen
+    };
+    for (start, end) in [
+        (pos!(p_number), pos!(p_number_end)),
+        (pos!(p_compare), pos!(p_compare_end)),
+        (pos!(p_moved), pos!(p_moved_end)),
+    ] {
+        assert_eq!(steps(true, start, end), steps(false, start, end), "{start:x}");
+    }
+}
+
+/// Interrupts at every instruction of the way in and out: no call is lost or made twice, and what is seen is the guest's own code.
+#[test]
+fn interrupts_everywhere() {
+    for (start, end) in [
+        (pos!(p_number), pos!(p_number_end)),
+        (pos!(p_compare), pos!(p_compare_end)),
+        (pos!(p_moved), pos!(p_moved_end)),
+        (pos!(p_pid), pos!(p_pid_end)),
+    ] {
+        let mut w = World::new();
+        let constant = start == pos!(p_pid);
+        let nr = if constant { 39 } else { 110 };
+        let c = Constants { pid: 12, tid: 1, uid: 2, euid: 3, gid: 4, egid: 5 };
+        w.cx.set_constants(Some(c));
+        let mut r = full(start);
+        // A first call, so that the thread is there.
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        r.rax = 12;
+        assert!(w.patch(end, nr));
+        let handle = w.cx.interrupter();
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let storm = std::thread::spawn(move || {
+            let mut n = 0u32;
+            while !seen.load(Ordering::Relaxed) {
+                handle.interrupt();
+                n = n.wrapping_mul(1_103_515_245).wrapping_add(12345);
+                for _ in 0..(n >> 16) % 4000 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let (mut calls, mut interrupts) = (1u64, 0u64);
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(1500) {
+            match w.switch(&mut r) {
+                Trap::Syscall => {
+                    assert_eq!((r.orig_rax, r.rip, r.rbx), (nr, end, calls));
+                    assert_eq!((r.rdi, r.rsi, r.rdx, r.r14), (1, 2, 3, 14));
+                    calls += 1;
+                    r.rax = 12;
+                }
+                Trap::Interrupted => {
+                    assert!((CODE..CODE + PAGE).contains(&r.rip), "{:x}", r.rip);
+                    assert!((DATA..DATA + 16 * PAGE).contains(&r.rsp), "{:x}", r.rsp);
+                    interrupts += 1;
+                    if interrupts % 16 == 0 {
+                        let state = w.cx.fpu().unwrap();
+                        w.cx.set_fpu(&state).unwrap();
+                    }
+                }
+                other => panic!("{other:?} {r:x?}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        storm.join().unwrap();
+        println!("{calls} calls, {interrupts} interrupts, rbx {}", r.rbx);
+        assert!(interrupts > 100);
+        if constant {
+            assert!(r.rbx > calls + 1000, "answered without us");
+        }
+    }
+}
+
+#[test]
+fn constants() {
+    let mut w = World::new();
+    let mut r = full(pos!(p_pid));
+    r.rbx = 1;
+    assert!(w.patch(pos!(p_pid_end), 39));
+    for round in 0..20 {
+        w.cx.set_constants(None);
+        assert_eq!(w.switch(&mut r), Trap::Syscall, "{round}");
+        assert_eq!(r.orig_rax, 39);
+        r.rax = 12;
+        let before = r.rbx;
+        w.cx.set_constants(Some(Constants { pid: 12, tid: 1, uid: 2, euid: 3, gid: 4, egid: 5 }));
+        let handle = w.cx.interrupter();
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(3));
+            handle.interrupt();
+        });
+        assert_eq!(w.switch(&mut r), Trap::Interrupted);
+        later.join().unwrap();
+        assert!(r.rbx > before + 1000);
+        // Another answer ends the loop at ud2; rcx was the return address, and flags were kept.
+        w.cx.set_constants(Some(Constants { pid: 13, tid: 1, uid: 2, euid: 3, gid: 4, egid: 5 }));
+        assert!(matches!(w.switch(&mut r), Trap::Signal(s) if s.signo == libc::SIGILL));
+        assert_eq!((r.rax, r.r10, r.r9 & 0x40), (13, pos!(p_pid_end), 0));
+        (r.rip, r.rbx) = (pos!(p_pid), 0);
+        assert!(matches!(w.switch(&mut r), Trap::Signal(s) if s.signo == libc::SIGILL));
+        assert_eq!((r.rax, r.r9 & 0x40), (13, 0x40));
+        (r.rip, r.rbx) = (pos!(p_pid), 1);
+    }
+}
+
+#[test]
+fn many_threads_patch_and_call() {
+    let w = World::new();
+    let (space, platform) = (w.space.clone(), w.g.platform.clone());
+    let w = Arc::new(w.g.mem.clone());
+    let code = GuestRange { start: CODE, end: CODE + PAGE };
+    let threads: Vec<_> = (0..12u64)
+        .map(|n| {
+            let (space, platform) = (space.clone(), platform.clone());
+            std::thread::spawn(move || {
+                let mut cx = platform.new_context().unwrap();
+                let compare = n % 2 == 0;
+                let mut r = full(if compare { pos!(p_compare) } else { pos!(p_flags) });
+                r.rsp = DATA + (n + 1) * PAGE;
+                for i in 0..3000 {
+                    assert_eq!(cx.switch(&space, &mut r).unwrap(), Trap::Syscall);
+                    assert_eq!((r.rbx, r.orig_rax), (i, 110));
+                    r.set_return(1);
+                }
+                cx.release();
+            })
+        })
+        .collect();
+    // The kernel's lock would keep these apart from one another; threads run meanwhile.
+    for _ in 0..60 {
+        for end in [pos!(p_compare_end), pos!(p_flags_end)] {
+            let room = space.patch_room(end).map(|(_, len)| {
+                let start = CODE - (1 << 20);
+                GuestRange { start, end: start + len }
+            });
+            let (file, prot) = (w.host_file(), Prot::READ | Prot::EXEC);
+            let offset = offset_of(&space, &w);
+            space.patch_call(&CallSite { after: end, nr: 110, file, offset, prot, room }).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        space.protect(code, Prot::READ | Prot::EXEC).unwrap();
+    }
+    for t in threads {
+        t.join().unwrap();
+    }
+}
+
+/// The code is the third thing allocated in each world's memory file.
+fn offset_of(_: &Arc<dyn AddressSpace>, mem: &Arc<MemoryFile>) -> u64 {
+    let mut first = [0u8; 10];
+    let mut at = 0;
+    loop {
+        mem.block(FileRange { start: at, end: at + PAGE }).read(0, &mut first).unwrap();
+        if first == [0x90; 10] {
+            return at;
+        }
+        at += PAGE;
+    }
+}
+
+/// Not a test of speed; prints what a call costs.
+#[test]
+fn costs() {
+    let mut w = World::new();
+    let mut r = full(pos!(p_number));
+    let mut time = |w: &mut World, n: u32| {
+        let start = Instant::now();
+        for _ in 0..n {
+            assert_eq!(w.switch(&mut r), Trap::Syscall);
+            r.set_return(0);
+        }
+        start.elapsed() / n
+    };
+    let trapped = time(&mut w, 50_000);
+    assert!(w.patch(pos!(p_number_end), 110));
+    let patched = time(&mut w, 200_000);
+    println!("trapped {trapped:?}, patched {patched:?}");
+}

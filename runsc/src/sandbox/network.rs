@@ -1,0 +1,123 @@
+//! The container's network namespace as the sandbox gets it: which mode holds, and the sockets that are opened there for
+//! the sentry once engines and their hooks have put interfaces into it.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use hostsys::{inet, packet, rtnetlink};
+use sentry::boot::NetworkMode;
+use sentry::net::{CONVERSATIONS, Donation, NAME_SERVER, NameServer};
+
+use super::namespaces::{Privilege, Visit};
+use crate::spec::Plan;
+
+/// Packet sockets for interfaces that come later.
+const SPARE: usize = 2;
+
+/// The mode that a container gets: whoever asks for a sandbox's network in the namespace that this command itself is in,
+/// as `docker run --network host` does, gets the host's sockets, since its interfaces cannot be taken from the host.
+pub fn mode(asked: NetworkMode, plan: &Plan, privilege: Privilege) -> Result<NetworkMode> {
+    if asked != NetworkMode::Sandbox {
+        return Ok(asked);
+    }
+    let own = match &plan.joined.network {
+        Some(path) => is_own(path)?,
+        None => plan.joined.own_network,
+    };
+    if own {
+        tracing::debug!("--network=sandbox in the host's own network namespace is --network=host");
+        return Ok(NetworkMode::Host);
+    }
+    if !privilege.root {
+        // Nobody can put interfaces into the sandbox's namespace.
+        tracing::debug!("--network=sandbox without root is loopback only");
+        return Ok(NetworkMode::None);
+    }
+    Ok(asked)
+}
+
+/// Whether a path is the network namespace that this process is in.
+fn is_own(path: &Path) -> Result<bool> {
+    let id = |path: &Path| {
+        std::fs::metadata(path)
+            .map(|data| (data.dev(), data.ino()))
+            .with_context(|| format!("namespace {}", path.display()))
+    };
+    Ok(id(path)? == id(Path::new("/proc/self/ns/net"))?)
+}
+
+/// Opens what the sentry needs of its network namespace, and keeps the host's own stack silent there. `None` if there
+/// is nothing but lo in a namespace of the sandbox's own.
+pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<Donation>> {
+    if !Privilege::current().root {
+        // It is the namespace of this process, or nobody can have put interfaces into it.
+        return if mode == NetworkMode::Host { shown().map(Some) } else { Ok(None) };
+    }
+    let visit = Visit::network(sentry)?;
+    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined) };
+    visit.leave()?;
+    donation.context("cannot take the network namespace over")
+}
+
+/// What it takes to show interfaces that stay the host's.
+fn shown() -> Result<Donation> {
+    let questions = rtnetlink::open().context("rtnetlink")?;
+    let news = rtnetlink::open_news().context("rtnetlink")?;
+    Ok(Donation { questions, news, names: None, packets: Vec::new() })
+}
+
+fn open(joined: bool) -> Result<Option<Donation>> {
+    let questions = rtnetlink::open().context("rtnetlink")?;
+    // Before anything is read: what changes from here on is news.
+    let news = rtnetlink::open_news().context("rtnetlink")?;
+    let found = rtnetlink::snapshot(&questions).context("interfaces")?;
+    let count = found.links.iter().filter(|link| link.hardware == rtnetlink::ETHERNET).count();
+    if count == 0 && !joined {
+        return Ok(None);
+    }
+    rtnetlink::silence(&questions).context("routing rules")?;
+    let (first, last) = rtnetlink::HOST_PORTS;
+    host_ports(first, last);
+    let packets = (0..count + SPARE).map(|_| packet::open_unbound()).collect::<std::io::Result<_>>();
+    let packets = packets.context("packet sockets")?;
+    Ok(Some(Donation { questions, news, names: name_server()?, packets }))
+}
+
+/// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose
+/// answers from name servers it gets to see.
+fn host_ports(first: u16, last: u16) {
+    // /proc/sys/net is that of the namespace of whoever opens it. It may be read-only; then only Docker's name server
+    // has no answers from servers outside.
+    if let Err(error) = std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", format!("{first} {last}")) {
+        tracing::debug!("the port range of the network namespace: {error}");
+    }
+}
+
+/// The way to Docker's name server; none if loopback is down.
+fn name_server() -> Result<Option<NameServer>> {
+    let Ok(datagrams) = inet::udp_to(NAME_SERVER) else { return Ok(None) };
+    let list: Vec<OwnedFd> =
+        (0..CONVERSATIONS).map(|_| inet::tcp()).collect::<std::io::Result<_>>().context("TCP sockets")?;
+    // It listens on a port of its own at that address, to which the namespace's rules translate.
+    let text = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    let present = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .any(|own| own.starts_with("0B00007F:"));
+    match list.try_into() {
+        Ok(conversations) => Ok(Some(NameServer { datagrams, conversations, present })),
+        Err(_) => bail!("TCP sockets"),
+    }
+}
+
+/// Gives a namespace that outlives the container back to the host's stack.
+pub fn give_back(path: &Path) -> Result<()> {
+    let visit = Visit::at(path)?;
+    let done = rtnetlink::open().and_then(rtnetlink::unsilence);
+    // As Linux has them at first.
+    host_ports(32_768, 60_999);
+    visit.leave()?;
+    done.with_context(|| format!("cannot give the network namespace {} back", path.display()))
+}

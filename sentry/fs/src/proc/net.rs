@@ -1,0 +1,370 @@
+//! /proc/PID/net: the tables of the network namespace of a task (proc_net(5)).
+
+use crate::pseudo::{DirNode, FileNode, Node, Owner, PseudoFs, PseudoInode};
+use crate::socket::inet::stack_of;
+use crate::socket::interfaces;
+use abi::stat::FileType;
+use abi::{Errno, Result};
+use kernel::vfs::{Caller, Inode};
+use netstack::tcp::TcpState;
+use netstack::{Endpoint, Family, Stack};
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// (name, how it is made)
+const TABLES: &[(&str, fn(&Stack) -> String)] = &[
+    ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
+    ("dev", devices),
+    ("icmp", |s| raw(s, Family::V4, true)),
+    ("icmp6", |s| raw(s, Family::V6, true)),
+    ("if_inet6", inet6),
+    ("ipv6_route", routes6),
+    // Its rows are those of the sandbox, not of a stack: see `Table::read`.
+    ("netlink", |_| String::new()),
+    ("netstat", netstat),
+    ("raw", |s| raw(s, Family::V4, false)),
+    ("raw6", |s| raw(s, Family::V6, false)),
+    ("route", routes),
+    ("snmp", snmp),
+    ("sockstat", sockstat),
+    ("sockstat6", sockstat6),
+    ("tcp", |s| tcp(s, Family::V4)),
+    ("tcp6", |s| tcp(s, Family::V6)),
+    ("udp", |s| udp(s, Family::V4, false)),
+    ("udp6", |s| udp(s, Family::V6, false)),
+    ("udplite", |s| udp(s, Family::V4, true)),
+    ("udplite6", |s| udp(s, Family::V6, true)),
+    ("unix", |_| "Num       RefCount Protocol Flags    Type St Inode Path\n".into()),
+];
+
+const TCP_HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n";
+const TCP6_HEAD: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n";
+const UDP6_HEAD: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+
+/// An address as the tables have it: words of the host's order in hexadecimal.
+fn hex(family: Family, e: Endpoint) -> String {
+    let bytes = match (family, e.ip) {
+        (Family::V4, IpAddr::V4(a)) => a.octets().to_vec(),
+        (Family::V4, IpAddr::V6(_)) => vec![0; 4],
+        (Family::V6, ip) => crate::socket::inet::address::octets6(ip).to_vec(),
+    };
+    let mut out = String::new();
+    for word in bytes.chunks_exact(4) {
+        let _ = write!(out, "{:08X}", u32::from_ne_bytes(word.try_into().unwrap_or_default()));
+    }
+    let _ = write!(out, ":{:04X}", e.port);
+    out
+}
+
+/// Lines of `/proc/net/tcp` are padded to this width.
+const WIDTH: usize = 149;
+
+fn tcp(stack: &Stack, family: Family) -> String {
+    let mut out = String::from(if family == Family::V4 { TCP_HEAD } else { TCP6_HEAD });
+    let mut n = 0;
+    let mut line = |local: Endpoint,
+                    remote: Endpoint,
+                    state: TcpState,
+                    tx: usize,
+                    rx: usize,
+                    tag: (u64, u32)| {
+        let text = format!(
+            "{n:4}: {} {} {:02X} {tx:08X}:{rx:08X} 00:00000000 00000000 {:5}        0 {} 1 0000000000000000 100 0 0 10 0",
+            hex(family, local),
+            hex(family, remote),
+            state as u8,
+            tag.1,
+            tag.0,
+        );
+        n += 1;
+        if family == Family::V4 {
+            let _ = writeln!(out, "{text:<WIDTH$}");
+        } else {
+            let _ = writeln!(out, "{text}");
+        }
+    };
+    for s in stack.tcp_sockets().iter().filter(|s| s.family == family) {
+        let state = s.state();
+        if state == TcpState::Close {
+            continue;
+        }
+        let tag = s.tag.get().copied().unwrap_or_default();
+        let (tx, rx) = match (s.listener(), s.transport()) {
+            (Some(l), _) => (0, l.lengths().0),
+            (_, Some(t)) => (t.unsent().0, t.readable(true)),
+            _ => (0, 0),
+        };
+        line(s.local(), s.remote_or_any(), state, tx, rx, tag);
+    }
+    for l in stack.tcp_sockets().iter().filter(|s| s.family == family).filter_map(|s| s.listener()) {
+        for (local, remote, rx) in l.embryos() {
+            line(local, remote, TcpState::Established, 0, rx, (0, 0));
+        }
+    }
+    for (local, remote, _) in stack.time_wait() {
+        if local.ip.is_ipv4() == (family == Family::V4) {
+            line(local, remote, TcpState::TimeWait, 0, 0, (0, 0));
+        }
+    }
+    out
+}
+
+fn udp(stack: &Stack, family: Family, lite: bool) -> String {
+    let mut out = String::from(if family == Family::V4 { UDP_HEAD } else { UDP6_HEAD });
+    for (n, s) in stack.udp_sockets().iter().filter(|s| s.family == family && s.lite == lite).enumerate() {
+        if !s.has_port() {
+            continue;
+        }
+        let (ino, uid) = s.tag.get().copied().unwrap_or_default();
+        let (rx, drops) = s.usage();
+        let remote = s.remote();
+        let state = if remote.is_some() { 1 } else { 7 };
+        let line = format!(
+            "{n:5}: {} {} {state:02X} {:08X}:{rx:08X} 00:00000000 00000000 {uid:5}        0 {ino} 2 0000000000000000 {drops}",
+            hex(family, s.local()),
+            hex(family, remote.unwrap_or(Endpoint::any(family))),
+            0,
+        );
+        let _ = writeln!(out, "{line:<127}");
+    }
+    out
+}
+
+/// Raw sockets, whose port is their protocol, or ping sockets.
+fn raw(stack: &Stack, family: Family, ping: bool) -> String {
+    let mut out = match (family, ping) {
+        (Family::V4, true) => UDP_HEAD.to_owned(),
+        (Family::V4, false) => UDP_HEAD.trim_end().replacen("   sl", "  sl", 1) + "\n",
+        (Family::V6, _) => UDP6_HEAD.to_owned(),
+    };
+    for (n, s) in stack.raw_sockets().iter().filter(|s| s.family == family && s.ping == ping).enumerate() {
+        let (ino, uid) = s.tag.get().copied().unwrap_or_default();
+        let (rx, drops) = s.usage();
+        let remote = s.remote();
+        let state = if remote.is_some() { 1 } else { 7 };
+        let local = s.local();
+        let local = if ping { local } else { local.with_port(s.protocol.into()) };
+        let line = format!(
+            "{n:4}: {} {} {state:02X} {:08X}:{rx:08X} 00:00000000 00000000 {uid:5}        0 {ino} 2 0000000000000000 {drops}",
+            hex(family, local),
+            hex(family, remote.unwrap_or(Endpoint::any(family))),
+            0,
+        );
+        let _ = if ping { writeln!(out, "{line:<127}") } else { writeln!(out, "{line}") };
+    }
+    out
+}
+
+/// Bytes and packets in and out, as far as interfaces count them.
+fn netstat(stack: &Stack) -> String {
+    let (mut bytes_in, mut bytes_out) = (0, 0);
+    for i in stack.interfaces.list() {
+        bytes_in += i.traffic.received_bytes.load(Ordering::Relaxed);
+        bytes_out += i.traffic.sent_bytes.load(Ordering::Relaxed);
+    }
+    let waiting = stack.time_wait().len();
+    // What is not counted here is 0; programs look columns up by their names.
+    format!(
+        "TcpExt: SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts TWWaiting\n\
+         TcpExt: 0 0 0 0 {waiting}\n\
+         IpExt: InNoRoutes InTruncatedPkts InMcastPkts OutMcastPkts InOctets OutOctets\n\
+         IpExt: 0 0 0 0 {bytes_in} {bytes_out}\n"
+    )
+}
+
+fn devices(stack: &Stack) -> String {
+    let mut out = String::from(
+        "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
+    );
+    for i in stack.interfaces.list() {
+        let t = &i.traffic;
+        let get = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+        let _ = writeln!(
+            out,
+            "{:>6}: {:7} {:7}    0    0    0     0          0         0 {:8} {:7}    0    0    0     0       0          0",
+            i.name,
+            get(&t.received_bytes),
+            get(&t.received_packets),
+            get(&t.sent_bytes),
+            get(&t.sent_packets),
+        );
+    }
+    out
+}
+
+fn hex6(ip: Ipv6Addr) -> String {
+    ip.octets().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn inet6(stack: &Stack) -> String {
+    let mut out = String::new();
+    for i in stack.interfaces.list() {
+        for a in &i.addrs {
+            if let IpAddr::V6(ip) = a.ip {
+                let scope = if ip.is_loopback() {
+                    0x10
+                } else if ip.is_unicast_link_local() {
+                    0x20
+                } else {
+                    0
+                };
+                let _ = writeln!(
+                    out,
+                    "{} {:02x} {:02x} {scope:02x} 80 {:>8}",
+                    hex6(ip),
+                    i.index,
+                    a.prefix,
+                    i.name
+                );
+            }
+        }
+    }
+    out
+}
+
+fn routes(stack: &Stack) -> String {
+    let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+    let mut out = format!("{head:<127}\n");
+    let number = |a: Ipv4Addr| u32::from_ne_bytes(a.octets());
+    let mut line = |name: &str, to: Ipv4Addr, gateway: Option<Ipv4Addr>, prefix: u8, metric: u32| {
+        let flags = 1 | if gateway.is_some() { 2 } else { 0 } | if prefix == 32 { 4 } else { 0 };
+        let text = format!(
+            "{name}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{metric}\t{:08X}\t0\t0\t0",
+            number(to),
+            number(gateway.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            number(interfaces::mask(prefix)),
+        );
+        let _ = writeln!(out, "{text:<127}");
+    };
+    let list = stack.interfaces.list();
+    for r in stack.interfaces.routes() {
+        let name = list.iter().find(|i| i.index == r.device).map_or("*", |i| &i.name);
+        let gateway = match r.gateway {
+            Some(IpAddr::V4(g)) => Some(g),
+            _ => None,
+        };
+        if let IpAddr::V4(to) = r.to {
+            line(name, to, gateway, r.prefix, r.metric);
+        }
+    }
+    for i in list.iter().filter(|i| i.up && !i.loopback) {
+        for a in &i.addrs {
+            if let IpAddr::V4(ip) = a.ip
+                && a.prefix < 32
+            {
+                let net = Ipv4Addr::from(u32::from(ip) & u32::from(interfaces::mask(a.prefix)));
+                line(&i.name, net, None, a.prefix, 0);
+            }
+        }
+    }
+    out
+}
+
+fn routes6(stack: &Stack) -> String {
+    let mut out = String::new();
+    let zero = hex6(Ipv6Addr::UNSPECIFIED);
+    for i in stack.interfaces.list().iter().filter(|i| i.up) {
+        for a in &i.addrs {
+            if let IpAddr::V6(ip) = a.ip {
+                let _ = writeln!(
+                    out,
+                    "{} {:02x} {zero} 00 {zero} 00000000 00000001 00000000 80200001 {:>8}",
+                    hex6(ip),
+                    128,
+                    i.name
+                );
+            }
+        }
+    }
+    out
+}
+
+fn snmp(stack: &Stack) -> String {
+    let open = stack
+        .tcp_sockets()
+        .iter()
+        .filter(|s| matches!(s.state(), TcpState::Established | TcpState::CloseWait))
+        .count();
+    // What is handed over inside the sandbox is no packet and counts nowhere but here.
+    format!(
+        "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs FragFails FragCreates OutTransmits\n\
+         Ip: 2 64 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n\
+         Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors\n\
+         Tcp: 1 200 120000 -1 0 0 0 0 {open} 0 0 0 0 0 0\n\
+         Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors\n\
+         Udp: 0 0 0 0 0 0 0 0 0\n"
+    )
+}
+
+fn sockstat(stack: &Stack) -> String {
+    let tcp = stack.tcp_sockets();
+    let udp = stack.udp_sockets();
+    let four = |f: Family| f == Family::V4;
+    let open = tcp.iter().filter(|s| four(s.family) && s.state() != TcpState::Close).count();
+    let waiting = stack.time_wait().len();
+    let lite = udp.iter().filter(|s| four(s.family) && s.lite && s.has_port()).count();
+    let raws = stack.raw_sockets().iter().filter(|s| four(s.family) && !s.ping).count();
+    let bound = udp.iter().filter(|s| four(s.family) && !s.lite && s.has_port()).count();
+    format!(
+        "sockets: used {}\nTCP: inuse {open} orphan 0 tw {waiting} alloc {} mem 0\nUDP: inuse {bound} mem 0\nUDPLITE: inuse {lite}\nRAW: inuse {raws}\nFRAG: inuse 0 memory 0\n",
+        tcp.len() + udp.len() + stack.raw_sockets().len(),
+        tcp.len(),
+    )
+}
+
+fn sockstat6(stack: &Stack) -> String {
+    let six = |f: Family| f == Family::V6;
+    let tcp = stack.tcp_sockets().iter().filter(|s| six(s.family) && s.state() != TcpState::Close).count();
+    let udp = stack.udp_sockets();
+    let count = |lite| udp.iter().filter(|s| six(s.family) && s.lite == lite && s.has_port()).count();
+    format!(
+        "TCP6: inuse {tcp}\nUDP6: inuse {}\nUDPLITE6: inuse {}\nRAW6: inuse {}\nFRAG6: inuse 0 memory 0\n",
+        count(false),
+        count(true),
+        stack.raw_sockets().iter().filter(|s| six(s.family) && !s.ping).count(),
+    )
+}
+
+/// The directory.
+pub(super) struct NetDir;
+
+struct Table(usize);
+
+impl FileNode for Table {
+    fn read(&self, cx: &Caller<'_>) -> Result<Vec<u8>> {
+        let (name, make) = TABLES.get(self.0).ok_or(Errno::ENOENT)?;
+        let task = cx.task.ok_or(Errno::EINVAL)?;
+        let stack = stack_of(task.kernel(), &task.namespaces().net);
+        let mut out = make(&stack);
+        match *name {
+            "unix" => out.push_str(&crate::socket::unix::table(cx)),
+            "netlink" => out = crate::socket::netlink::table(cx),
+            _ => {}
+        }
+        Ok(out.into_bytes())
+    }
+}
+
+impl DirNode for NetDir {
+    fn lookup(&self, _cx: &Caller<'_>, fs: &Arc<PseudoFs>, name: &[u8]) -> Result<Arc<PseudoInode>> {
+        let i = TABLES.iter().position(|t| t.0.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let node = Node::File(Arc::new(Table(i)));
+        Ok(PseudoInode::new(fs, 0xf100_0000 + i as u64, 0o444, Owner::Fixed(0, 0), node))
+    }
+
+    fn list(&self, _cx: &Caller<'_>, from: u64, emit: &mut dyn FnMut(u64, u64, FileType, &[u8]) -> bool) {
+        for (i, (name, _)) in TABLES.iter().enumerate() {
+            let at = i as u64 + 2;
+            if at >= from && !emit(at, 0xf100_0000 + i as u64, FileType::Regular, name.as_bytes()) {
+                return;
+            }
+        }
+    }
+
+    fn revalidate(&self, _cx: &Caller<'_>, _name: &[u8], _child: Option<&Arc<dyn Inode>>) -> bool {
+        true
+    }
+}

@@ -1,0 +1,366 @@
+//! `--network=host`: TCP and UDP sockets of the host's network namespace behind the same calls. A guest's address, option or
+//! flag is parsed and written anew for the host, never handed on; what is not in the tables is refused here, and once
+//! more by the sentry's own filter.
+
+mod options;
+
+pub use options::{SETTABLE, Settable};
+
+use super::inet::address::{self, to_bind, to_reach};
+use super::inet::{InetFamily, stack_for, stack_of};
+use super::{Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
+use abi::poll::PollEvents;
+use abi::socket::{
+    AF_UNSPEC, MSG_DONTROUTE, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM,
+    SOCK_STREAM, SOL_SOCKET,
+};
+use abi::{Errno, Result};
+use kernel::io::Sink;
+use kernel::uaccess::UserPtr;
+use kernel::vfs::Caller;
+use kernel::{Kernel, SysResult, Task};
+use ksync::WaitQueue;
+use netstack::{Endpoint, Family, Stack};
+use platform::hostsys::inet;
+use platform::hostsys::poller::{Poller, Ready, ready_now};
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const IPPROTO_TCP: i32 = 6;
+const IPPROTO_UDP: i32 = 17;
+/// The largest piece of a stream that is copied at once; a datagram is never larger.
+const PIECE: usize = 64 << 10;
+
+/// Makes sockets of the host for tasks in the sandbox's first network namespace; others have stacks of their own.
+pub struct HostFamily {
+    family: Family,
+    stack: Arc<Stack>,
+}
+
+/// Has the sandbox use the host's sockets from now on. To be called before any guest runs.
+pub fn register(kernel: &Arc<Kernel>, net: &kernel::task::OtherNamespace) {
+    let families = super::Families::of(kernel);
+    for (number, family) in [(abi::socket::AF_INET, Family::V4), (abi::socket::AF_INET6, Family::V6)] {
+        families.register(number, Arc::new(HostFamily { family, stack: stack_of(kernel, net) }));
+    }
+}
+
+impl FamilyTrait for HostFamily {
+    fn create(&self, cx: &Caller<'_>, kind: i32, protocol: i32) -> Result<(Arc<dyn SocketOps>, i32)> {
+        let own = stack_for(cx).is_some_and(|stack| !Arc::ptr_eq(&stack, &self.stack));
+        let stream = match (kind, protocol) {
+            (SOCK_STREAM, 0 | IPPROTO_TCP) => true,
+            (SOCK_DGRAM, 0 | IPPROTO_UDP) => false,
+            // What the host would not do for the sandbox: raw sockets and other protocols.
+            (SOCK_STREAM | SOCK_DGRAM, 1..=262) if !own => return Err(Errno::EPROTONOSUPPORT),
+            _ => return InetFamily(self.family).create(cx, kind, protocol),
+        };
+        if own {
+            return InetFamily(self.family).create(cx, kind, protocol);
+        }
+        let task = cx.task.ok_or(Errno::EAFNOSUPPORT)?;
+        let fd = inet::open(self.family == Family::V6, stream).map_err(|e| Errno::from_host(&e))?;
+        let poller = task.kernel().extensions.get_or_init(Poller::default);
+        let socket =
+            HostSocket::new(fd, self.family, stream, poller, SockOptions::new(Speaks::Internet(stream)));
+        Ok((socket, if stream { IPPROTO_TCP } else { IPPROTO_UDP }))
+    }
+}
+
+struct News(Arc<WaitQueue>);
+
+impl Ready for News {
+    fn ready(&self, events: u16) {
+        self.0.wake_all(u32::from(events) | PollEvents::UNASKED.bits());
+    }
+}
+
+/// A socket of the host.
+pub struct HostSocket {
+    fd: Arc<OwnedFd>,
+    family: Family,
+    stream: bool,
+    options: Arc<SockOptions>,
+    queue: Arc<WaitQueue>,
+    news: Arc<dyn Ready>,
+    poller: Arc<Poller>,
+    listening: AtomicBool,
+}
+
+fn host<T>(result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|e| Errno::from_host(&e))
+}
+
+fn to_host(e: Endpoint) -> SocketAddr {
+    match e.ip {
+        std::net::IpAddr::V4(_) => SocketAddr::new(e.ip, e.port),
+        std::net::IpAddr::V6(ip) => SocketAddrV6::new(ip, e.port, 0, e.scope).into(),
+    }
+}
+
+fn to_guest(address: SocketAddr) -> Endpoint {
+    let mut e = Endpoint::new(address.ip(), address.port());
+    if let SocketAddr::V6(v6) = address {
+        e.scope = v6.scope_id();
+    }
+    e
+}
+
+impl HostSocket {
+    fn new(
+        fd: OwnedFd,
+        family: Family,
+        stream: bool,
+        poller: Arc<Poller>,
+        options: SockOptions,
+    ) -> Arc<HostSocket> {
+        let queue = Arc::new(WaitQueue::new());
+        let news: Arc<dyn Ready> = Arc::new(News(Arc::clone(&queue)));
+        Arc::new(HostSocket {
+            fd: Arc::new(fd),
+            family,
+            stream,
+            options: Arc::new(options),
+            queue,
+            news,
+            poller,
+            listening: AtomicBool::new(false),
+        })
+    }
+
+    fn arm(&self, events: PollEvents) {
+        let events = u16::try_from(events.bits() & 0xffff).unwrap_or(0);
+        if let Err(e) = self.poller.arm(&self.fd, events, &self.news) {
+            tracing::warn!("cannot watch a socket of the host: {e}");
+        }
+    }
+
+    /// The result of a host call; if it would have to wait, news are asked for first.
+    fn later<T>(&self, events: PollEvents, result: std::io::Result<T>) -> Result<T> {
+        let result = host(result);
+        if matches!(result, Err(Errno::EAGAIN)) {
+            self.arm(events);
+        }
+        result
+    }
+
+    fn now(&self, events: PollEvents) -> PollEvents {
+        let asked = u16::try_from(events.bits() & 0xffff).unwrap_or(0);
+        PollEvents::from_bits_truncate(u32::from(ready_now(&*self.fd, asked)))
+    }
+
+    fn encode(&self, address: SocketAddr) -> Vec<u8> {
+        address::encode(self.family, to_guest(address))
+    }
+}
+
+impl SocketOps for HostSocket {
+    fn options(&self) -> &Arc<SockOptions> {
+        &self.options
+    }
+
+    fn queue(&self) -> &Arc<WaitQueue> {
+        &self.queue
+    }
+
+    fn poll(&self, _cx: &Caller<'_>) -> PollEvents {
+        let want = PollEvents::IN
+            | PollEvents::RDNORM
+            | PollEvents::PRI
+            | PollEvents::RDHUP
+            | PollEvents::OUT
+            | PollEvents::WRNORM;
+        let ready = self.now(want);
+        let missing = want - ready;
+        if !missing.is_empty() && !self.queue.is_empty() {
+            self.arm(missing);
+        }
+        ready
+    }
+
+    fn bind(&self, _cx: &Caller<'_>, addr: &[u8]) -> Result<()> {
+        host(inet::bind(&*self.fd, to_host(to_bind(self.family, addr)?)))
+    }
+
+    fn listen(&self, _cx: &Caller<'_>, backlog: u32) -> Result<()> {
+        if !self.stream {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        host(inet::listen(&*self.fd, i32::try_from(backlog).unwrap_or(i32::MAX)))?;
+        self.listening.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn connect(&self, _cx: &Caller<'_>, addr: &[u8], _wait_on: &mut Option<Arc<WaitQueue>>) -> Result<()> {
+        if address::family_of(addr)? == AF_UNSPEC {
+            self.listening.store(false, Ordering::Relaxed);
+            return host(inet::disconnect(&*self.fd));
+        }
+        let to = to_host(to_reach(self.family, addr, !self.stream)?);
+        let result = host(inet::connect_now(&*self.fd, to));
+        if matches!(result, Err(Errno::EINPROGRESS | Errno::EALREADY)) {
+            self.arm(PollEvents::OUT);
+        }
+        result
+    }
+
+    fn connect_finish(&self, _cx: &Caller<'_>) -> Result<()> {
+        if self.now(PollEvents::OUT).is_empty() {
+            self.arm(PollEvents::OUT);
+            return Err(Errno::EAGAIN);
+        }
+        self.take_error().map_or(Ok(()), Err)
+    }
+
+    fn accept(&self, _cx: &Caller<'_>) -> Result<Arc<dyn SocketOps>> {
+        let (fd, _) = self.later(PollEvents::IN, inet::accept(&*self.fd))?;
+        let poller = Arc::clone(&self.poller);
+        Ok(HostSocket::new(fd, self.family, true, poller, self.options.inherit()))
+    }
+
+    fn name(&self) -> Result<Vec<u8>> {
+        Ok(self.encode(host(inet::own_name(&*self.fd))?.ok_or(Errno::EINVAL)?))
+    }
+
+    fn peer_name(&self) -> Result<Vec<u8>> {
+        Ok(self.encode(host(inet::peer_name(&*self.fd))?.ok_or(Errno::ENOTCONN)?))
+    }
+
+    fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
+        if !args.control.is_empty() {
+            // None of them is known to be harmless.
+            return Err(Errno::EINVAL);
+        }
+        let to = match args.to {
+            Some(raw) if !self.stream => Some(to_host(to_reach(self.family, raw, true)?)),
+            _ => None,
+        };
+        let flags = args.flags & (MSG_OOB | MSG_DONTROUTE | MSG_EOR | MSG_MORE);
+        if self.stream && self.now(PollEvents::OUT).is_empty() {
+            self.arm(PollEvents::OUT);
+            return Err(Errno::EAGAIN);
+        }
+        if !self.stream {
+            let data = args.data.take_all(PIECE)?;
+            return self.later(PollEvents::OUT, inet::send_to(&*self.fd, &data, to, flags));
+        }
+        let mut done = 0;
+        while args.data.remaining() > 0 {
+            // Only what the host takes leaves the source.
+            let sent = args.data.drain_with(PIECE, &mut |blocks| {
+                let mut piece = Vec::new();
+                for block in blocks {
+                    let at = piece.len();
+                    piece.resize(at + block.len(), 0);
+                    let got = block.read_partial(0, &mut piece[at..]);
+                    piece.truncate(at + got);
+                    if got < block.len() {
+                        break;
+                    }
+                }
+                if piece.is_empty() {
+                    return Err(Errno::EFAULT);
+                }
+                host(inet::send_to(&*self.fd, &piece, None, flags))
+            });
+            match sent {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(_) if done > 0 => break,
+                Err(Errno::EAGAIN) => {
+                    self.arm(PollEvents::OUT);
+                    return Err(Errno::EAGAIN);
+                }
+                Err(e) => {
+                    if e == Errno::EPIPE && args.flags & MSG_NOSIGNAL == 0 {
+                        crate::sigpipe(cx);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn receive(&self, _cx: &Caller<'_>, dst: &mut dyn Sink, flags: u32) -> Result<Received> {
+        let room = dst.remaining().min(PIECE);
+        let mut buffer = vec![0; room];
+        let kept = flags & (MSG_OOB | MSG_PEEK);
+        let got = inet::receive_from(&*self.fd, &mut buffer, kept, !self.stream);
+        let (count, length, from) = self.later(PollEvents::IN, got)?;
+        let data = buffer.get(..count).unwrap_or_default();
+        let copied = if data.is_empty() { 0 } else { dst.put(data)? };
+        let cut = !self.stream && length > count;
+        Ok(Received {
+            len: if cut && flags & MSG_TRUNC != 0 { length } else { copied },
+            from: from.filter(|_| !self.stream).map(|from| self.encode(from)),
+            flags: if cut { MSG_TRUNC } else { 0 },
+            may_continue: self.stream && count > 0 && kept == 0,
+            ..Received::default()
+        })
+    }
+
+    fn shutdown(&self, _cx: &Caller<'_>, how: i32) -> Result<()> {
+        if !(0..=2).contains(&how) {
+            return Err(Errno::EINVAL);
+        }
+        host(inet::shutdown(&*self.fd, how))?;
+        self.queue.wake_all(u32::MAX);
+        Ok(())
+    }
+
+    fn getsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, want: usize) -> Result<Vec<u8>> {
+        if !options::readable(level, name) {
+            return Err(if level == SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
+        }
+        host(inet::option(&*self.fd, level, name, want.min(256)))
+    }
+
+    fn setsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let Some(settable) = options::settable(level, name) else {
+            return Err(if level == SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
+        };
+        host(inet::set_option(&*self.fd, level, name, settable.checked(value)?))
+    }
+
+    fn option_changed(&self, name: i32) {
+        // What concerns the sentry alone (timeouts, credentials) is not in the table.
+        if let (Some(_), Some(value)) = (options::settable(SOL_SOCKET, name), self.options.get(name)) {
+            let value = options::as_set(name, value);
+            if let Err(e) = inet::set_option(&*self.fd, SOL_SOCKET, name, &value) {
+                tracing::debug!("SO_ option {name} of a socket of the host: {e}");
+            }
+        }
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        inet::take_error(&*self.fd).map(|e| Errno::from_host(&e))
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
+        const FIONREAD: u32 = 0x541b;
+        if cmd != FIONREAD {
+            kernel::gap!(task.kernel(), "ioctl of a socket of the host", cmd);
+            return Err(Errno::ENOTTY.into());
+        }
+        let count = host(inet::readable(&*self.fd))?;
+        UserPtr::new(arg).write(&task.mm(), &i32::try_from(count).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    fn release(&self) {
+        // The descriptor closes with its last owner, and who watches it is one.
+        self.poller.forget(&self.fd);
+        self.queue.wake_all(u32::MAX);
+    }
+}

@@ -1,0 +1,418 @@
+//! What TCP, UDP and raw sockets have in common: the stack they belong to, their options, and the
+//! answers to options of IP.
+
+use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number};
+use super::stacks::QueueWaker;
+use crate::socket::SockOptions;
+use abi::socket::{SOL_SOCKET, so};
+use abi::{Errno, Result};
+use kernel::creds::CapSet;
+use kernel::vfs::Caller;
+use ksync::WaitQueue;
+use netstack::{BindOptions, Endpoint, Family, Stack, Waker};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The common part of an internet socket.
+pub struct Base {
+    pub stack: Arc<Stack>,
+    pub family: Family,
+    pub stream: bool,
+    pub options: Arc<SockOptions>,
+    pub numbers: InetOptions,
+    pub wait: Arc<WaitQueue>,
+    /// `SO_BINDTODEVICE`
+    pub device: AtomicU32,
+    /// Interface and address of `IP_MULTICAST_IF`.
+    pub multicast_device: AtomicU32,
+    pub multicast_source: AtomicU32,
+    pub uid: AtomicU32,
+    pub ino: AtomicU64,
+    /// Addresses of nobody may be bound to (`ip_nonlocal_bind`).
+    anywhere: AtomicBool,
+    /// Sends with `MSG_ZEROCOPY`.
+    pub copies: Completions,
+}
+
+/// The numbers of sends with `MSG_ZEROCOPY` that nobody has been told of.
+#[derive(Default)]
+pub struct Completions(Mutex<(u32, Option<(u32, u32)>)>);
+
+impl Completions {
+    /// One more is done.
+    pub fn done(&self) {
+        let mut c = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = c.0;
+        c.0 = n.wrapping_add(1);
+        let first = c.1.map_or(n, |(first, _)| first);
+        c.1 = Some((first, n));
+    }
+    /// The first and the last that are to be told.
+    pub fn take(&self) -> Option<(u32, u32)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+    }
+    pub fn waiting(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.is_some()
+    }
+}
+
+impl Base {
+    pub fn new(stack: Arc<Stack>, family: Family, stream: bool, uid: u32, options: SockOptions) -> Base {
+        Base {
+            stack,
+            family,
+            stream,
+            options: Arc::new(options),
+            numbers: match family {
+                Family::V4 => InetOptions::default(),
+                // As Linux has it: datagrams of groups nobody joined are for IPv4 sockets.
+                Family::V6 => InetOptions::default().preset(SOL_IP, ip::MULTICAST_ALL, 0),
+            },
+            wait: Arc::new(WaitQueue::new()),
+            device: AtomicU32::new(0),
+            multicast_device: AtomicU32::new(0),
+            multicast_source: AtomicU32::new(0),
+            uid: AtomicU32::new(uid),
+            ino: AtomicU64::new(0),
+            anywhere: AtomicBool::new(false),
+            copies: Completions::default(),
+        }
+    }
+
+    /// Takes over what the settings say of new sockets (`net.ipv4.ip_default_ttl`, `net.ipv6.bindv6only`,
+    /// `ip_nonlocal_bind`).
+    pub fn with_settings(self, cx: &Caller<'_>) -> Base {
+        let Some(task) = cx.task else { return self };
+        let number = |path| i32::try_from(task.kernel().sysctls.get_int(path)).unwrap_or(0);
+        let ttl = number("net/ipv4/ip_default_ttl");
+        if ttl != 64 {
+            self.numbers.put(SOL_IP, ip::TTL, ttl);
+        }
+        if self.family == Family::V6 && number("net/ipv6/bindv6only") != 0 {
+            self.numbers.put(SOL_IPV6, ipv6::V6ONLY, 1);
+        }
+        let anywhere = number(if self.family == Family::V4 {
+            "net/ipv4/ip_nonlocal_bind"
+        } else {
+            "net/ipv6/ip_nonlocal_bind"
+        });
+        self.anywhere.store(anywhere != 0, Ordering::Relaxed);
+        self
+    }
+
+    /// The common part of a socket that this one accepted.
+    pub fn inherit(&self) -> Base {
+        Base {
+            stack: Arc::clone(&self.stack),
+            family: self.family,
+            stream: self.stream,
+            options: Arc::new(self.options.inherit()),
+            numbers: self.numbers.inherit(),
+            wait: Arc::new(WaitQueue::new()),
+            device: AtomicU32::new(self.device.load(Ordering::Relaxed)),
+            multicast_device: AtomicU32::new(self.multicast_device.load(Ordering::Relaxed)),
+            multicast_source: AtomicU32::new(self.multicast_source.load(Ordering::Relaxed)),
+            uid: AtomicU32::new(self.uid.load(Ordering::Relaxed)),
+            ino: AtomicU64::new(0),
+            anywhere: AtomicBool::new(self.anywhere.load(Ordering::Relaxed)),
+            copies: Completions::default(),
+        }
+    }
+
+    /// Who tells this socket's queue of news.
+    pub fn waker(&self) -> Arc<dyn Waker> {
+        Arc::new(QueueWaker(Arc::clone(&self.wait)))
+    }
+
+    /// The options that decide about ports.
+    pub fn bind_options(&self) -> BindOptions {
+        let n = &self.numbers;
+        BindOptions {
+            reuse_addr: self.options.reuse_addr(),
+            reuse_port: self.options.reuse_port(),
+            v6only: self.family == Family::V6 && n.on(SOL_IPV6, ipv6::V6ONLY),
+            device: self.device.load(Ordering::Relaxed),
+            uid: self.uid.load(Ordering::Relaxed),
+            any_address: self.anywhere.load(Ordering::Relaxed)
+                || n.on(SOL_IP, ip::FREEBIND)
+                || n.on(SOL_IP, ip::TRANSPARENT)
+                || n.on(SOL_IPV6, ipv6::FREEBIND)
+                || n.on(SOL_IPV6, ipv6::TRANSPARENT),
+            ports: self.port_range(),
+        }
+    }
+
+    /// `IP_LOCAL_PORT_RANGE`: the lower and the upper half of the number, 0 for what the settings say.
+    fn port_range(&self) -> (u16, u16) {
+        let set = self.numbers.get(SOL_IP, ip::LOCAL_PORT_RANGE).unwrap_or(0).cast_unsigned();
+        ((set & 0xffff) as u16, (set >> 16) as u16)
+    }
+
+    /// The interface for what is sent to an address (`SO_BINDTODEVICE`, `IP_UNICAST_IF`).
+    pub fn device_to(&self, to: IpAddr) -> u32 {
+        let bound = self.device.load(Ordering::Relaxed);
+        if bound != 0 || to.is_multicast() {
+            return bound;
+        }
+        let (level, name) =
+            if to.is_ipv4() { (SOL_IP, ip::UNICAST_IF) } else { (SOL_IPV6, ipv6::UNICAST_IF) };
+        u32::from_be(self.numbers.get(level, name).unwrap_or(0).cast_unsigned())
+    }
+
+    /// An address that bind is given: EACCES for ports of the privileged, EINVAL for IPv4 on a socket
+    /// for IPv6 only.
+    pub fn check_bind(&self, cx: &Caller<'_>, raw: &[u8]) -> Result<Endpoint> {
+        let e = super::address::to_bind(self.family, raw)?;
+        if self.family == Family::V6 && e.ip.is_ipv4() && self.numbers.on(SOL_IPV6, ipv6::V6ONLY) {
+            return Err(Errno::EINVAL);
+        }
+        let first =
+            cx.task.map_or(1024, |t| t.kernel().sysctls.get_int("net/ipv4/ip_unprivileged_port_start"));
+        if e.port != 0 && i64::from(e.port) < first && !cx.creds.has_cap(CapSet::NET_BIND_SERVICE) {
+            return Err(Errno::EACCES);
+        }
+        Ok(e)
+    }
+
+    /// An address to reach: ENETUNREACH for IPv4 on a socket for IPv6 only.
+    pub fn check_reach(&self, raw: &[u8], datagram: bool) -> Result<Endpoint> {
+        let e = super::address::to_reach(self.family, raw, datagram)?;
+        if self.family == Family::V6 && e.ip.is_ipv4() && self.numbers.on(SOL_IPV6, ipv6::V6ONLY) {
+            return Err(Errno::ENETUNREACH);
+        }
+        Ok(e)
+    }
+
+    /// Time to live and type of service of what is sent to an address.
+    pub fn ttl_tos(&self, to: IpAddr) -> (u8, u8) {
+        let n = &self.numbers;
+        let (ttl, tos) = match (to.is_ipv4(), to.is_multicast()) {
+            (true, false) => (n.get(SOL_IP, ip::TTL), n.get(SOL_IP, ip::TOS)),
+            (true, true) => (n.get(SOL_IP, ip::MULTICAST_TTL), n.get(SOL_IP, ip::TOS)),
+            (false, false) => (n.get(SOL_IPV6, ipv6::UNICAST_HOPS), n.get(SOL_IPV6, ipv6::TCLASS)),
+            (false, true) => (n.get(SOL_IPV6, ipv6::MULTICAST_HOPS), n.get(SOL_IPV6, ipv6::TCLASS)),
+        };
+        let byte = |v: Option<i32>, d| v.and_then(|v| u8::try_from(v).ok()).unwrap_or(d);
+        (byte(ttl, 64), byte(tos, 0))
+    }
+
+    /// Options of `SOL_SOCKET` that only internet sockets have. `None`: not one of them.
+    fn get_socket_level(&self, name: i32) -> Option<Result<Vec<u8>>> {
+        match name {
+            so::BINDTODEVICE => {
+                let index = self.device.load(Ordering::Relaxed);
+                let found = self.stack.interfaces.by_index(index).filter(|_| index != 0);
+                let mut text = found.map(|i| i.name.into_bytes()).unwrap_or_default();
+                if !text.is_empty() {
+                    text.push(0);
+                }
+                Some(Ok(text))
+            }
+            so::BINDTOIFINDEX => Some(Ok(self.device.load(Ordering::Relaxed).to_ne_bytes().to_vec())),
+            _ => None,
+        }
+    }
+
+    /// getsockopt of the levels SOL_SOCKET, IP and IPv6. `remote`: the socket is connected.
+    pub fn getsockopt(
+        &self,
+        level: i32,
+        name: i32,
+        want: usize,
+        remote: Option<Endpoint>,
+    ) -> Result<Vec<u8>> {
+        match level {
+            SOL_SOCKET => self.get_socket_level(name).unwrap_or(Err(Errno::ENOPROTOOPT)),
+            SOL_IP => match name {
+                ip::MTU => {
+                    let r = remote.ok_or(Errno::ENOTCONN)?;
+                    let mtu = self
+                        .stack
+                        .path_mtu(r.ip, None, self.device.load(Ordering::Relaxed))
+                        .unwrap_or(1500)
+                        .min(65535);
+                    Ok(encode(level, i32::try_from(mtu).unwrap_or(0), want))
+                }
+                ip::OPTIONS => Ok(Vec::new()),
+                ip::MULTICAST_IF => Ok(self.multicast_source.load(Ordering::Relaxed).to_be_bytes().to_vec()),
+                _ => match self.numbers.get(level, name) {
+                    Some(v) => Ok(encode(level, v, want)),
+                    None => Err(Errno::ENOPROTOOPT),
+                },
+            },
+            // What is neither IP nor IPv6 ends at the last that was asked.
+            _ if self.family == Family::V6 && level != SOL_IPV6 => Err(Errno::ENOPROTOOPT),
+            SOL_IPV6 if self.family == Family::V6 => match name {
+                ipv6::MTU => {
+                    let r = remote.ok_or(Errno::ENOTCONN)?;
+                    let mtu =
+                        self.stack.path_mtu(r.ip, None, self.device.load(Ordering::Relaxed)).unwrap_or(1500);
+                    Ok(encode(level, i32::try_from(mtu).unwrap_or(0), want))
+                }
+                ipv6::MULTICAST_IF => {
+                    Ok(self.multicast_device.load(Ordering::Relaxed).to_ne_bytes().to_vec())
+                }
+                _ => match self.numbers.get(level, name) {
+                    Some(v) => Ok(encode(level, v, want)),
+                    None => Err(Errno::ENOPROTOOPT),
+                },
+            },
+            SOL_IPV6 => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// setsockopt of the levels SOL_SOCKET, IP and IPv6. `bound`: the socket has a port.
+    pub fn setsockopt(
+        &self,
+        cx: &Caller<'_>,
+        level: i32,
+        name: i32,
+        value: &[u8],
+        bound: bool,
+    ) -> Result<()> {
+        match level {
+            SOL_SOCKET => match name {
+                so::BINDTODEVICE => {
+                    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len()).min(15);
+                    let name = &value[..end];
+                    let old = self.device.load(Ordering::Relaxed);
+                    if old != 0 && !cx.creds.has_cap(CapSet::NET_RAW) {
+                        return Err(Errno::EPERM);
+                    }
+                    let index = if name.is_empty() {
+                        0
+                    } else {
+                        self.stack.interfaces.by_name(name).ok_or(Errno::ENODEV)?.index
+                    };
+                    self.device.store(index, Ordering::Relaxed);
+                    Ok(())
+                }
+                so::BINDTOIFINDEX => {
+                    let index = u32::try_from(number(level, value)?).map_err(|_| Errno::EINVAL)?;
+                    let old = self.device.load(Ordering::Relaxed);
+                    if old != 0 && !cx.creds.has_cap(CapSet::NET_RAW) {
+                        return Err(Errno::EPERM);
+                    }
+                    self.device.store(index, Ordering::Relaxed);
+                    Ok(())
+                }
+                _ => Err(Errno::ENOPROTOOPT),
+            },
+            SOL_IP => match name {
+                ip::MULTICAST_IF => self.set_multicast_if(value),
+                // Nothing is sent with options; an empty list is what there is.
+                ip::OPTIONS if value.is_empty() => Ok(()),
+                ip::MULTICAST_TTL if self.stream => Err(Errno::EINVAL),
+                ip::UNICAST_IF => self.set_unicast_if(level, name, value),
+                ip::LOCAL_PORT_RANGE => {
+                    let v = number(level, value)?;
+                    let (low, high) = (v.cast_unsigned() & 0xffff, v.cast_unsigned() >> 16);
+                    if low != 0 && high != 0 && low > high {
+                        return Err(Errno::EINVAL);
+                    }
+                    self.numbers.put(level, name, v);
+                    Ok(())
+                }
+                ip::TOS => {
+                    let mut v = number(level, value)? & 0xff;
+                    if self.stream {
+                        // The ECN bits belong to TCP.
+                        v &= !3;
+                    }
+                    self.numbers.put(level, name, v);
+                    Ok(())
+                }
+                _ => self.set_number(cx, level, name, number(level, value)?),
+            },
+            SOL_IPV6 if self.family == Family::V6 => match name {
+                ipv6::V6ONLY if bound => Err(Errno::EINVAL),
+                ipv6::MULTICAST_HOPS if self.stream => Err(Errno::ENOPROTOOPT),
+                ipv6::UNICAST_IF => self.set_unicast_if(level, name, value),
+                ipv6::TCLASS if self.stream => {
+                    self.set_number(cx, level, name, number(level, value)?)?;
+                    // The ECN bits belong to TCP.
+                    let v = self.numbers.get(level, name).unwrap_or(0);
+                    self.numbers.put(level, name, v & !3);
+                    Ok(())
+                }
+                ipv6::MULTICAST_IF => {
+                    let index = number(level, value)?.cast_unsigned();
+                    if index != 0 && self.stack.interfaces.by_index(index).is_none() {
+                        return Err(Errno::ENODEV);
+                    }
+                    self.multicast_device.store(index, Ordering::Relaxed);
+                    Ok(())
+                }
+                _ => self.set_number(cx, level, name, number(level, value)?),
+            },
+            SOL_IPV6 => Err(Errno::ENOPROTOOPT),
+            SOL_TCP if self.stream => self.set_number(cx, level, name, number(level, value)?),
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    fn set_number(&self, cx: &Caller<'_>, level: i32, name: i32, value: i32) -> Result<()> {
+        if let Some(r) = self.numbers.set(cx, level, name, value) {
+            return r;
+        }
+        if let Some(t) = cx.task {
+            kernel::gap!(t.kernel(), "setsockopt of IP, IPv6 or TCP", name.unsigned_abs());
+        }
+        Err(Errno::ENOPROTOOPT)
+    }
+
+    /// `IP_UNICAST_IF`: an index in the byte order of the network, or none.
+    fn set_unicast_if(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let raw = number(level, value)?;
+        let index = u32::from_be(raw.cast_unsigned());
+        if index != 0 && self.stack.interfaces.by_index(index).is_none() {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let bound = self.device.load(Ordering::Relaxed);
+        if index != 0 && bound != 0 && bound != index {
+            return Err(Errno::EINVAL);
+        }
+        self.numbers.put(level, name, raw);
+        Ok(())
+    }
+
+    /// `IP_MULTICAST_IF`: an address, or an `ip_mreqn`.
+    fn set_multicast_if(&self, value: &[u8]) -> Result<()> {
+        let (address, index) = mreq(value, true)?;
+        let device = if index != 0 {
+            self.stack.interfaces.by_index(index).ok_or(Errno::EADDRNOTAVAIL)?.index
+        } else if address.is_unspecified() {
+            0
+        } else {
+            self.stack.interfaces.local(IpAddr::V4(address)).ok_or(Errno::EADDRNOTAVAIL)?
+        };
+        self.multicast_device.store(device, Ordering::Relaxed);
+        self.multicast_source.store(u32::from(address), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The interface that an address of `ip_mreq` names; 0 for none.
+    pub fn device_of(&self, address: Ipv4Addr, index: u32) -> Result<u32> {
+        if index != 0 {
+            return self.stack.interfaces.by_index(index).map(|i| i.index).ok_or(Errno::ENODEV);
+        }
+        if address.is_unspecified() {
+            return Ok(0);
+        }
+        self.stack.interfaces.local(IpAddr::V4(address)).ok_or(Errno::ENODEV)
+    }
+}
+
+/// Address and interface of an `in_addr` (if `alone`), `ip_mreq` or `ip_mreqn`.
+pub fn mreq(value: &[u8], alone: bool) -> Result<(Ipv4Addr, u32)> {
+    let word =
+        |at: usize| -> [u8; 4] { value.get(at..at + 4).and_then(|v| v.try_into().ok()).unwrap_or_default() };
+    match value.len() {
+        12.. => Ok((Ipv4Addr::from(word(4)), u32::from_ne_bytes(word(8)))),
+        8.. => Ok((Ipv4Addr::from(word(4)), 0)),
+        4.. if alone => Ok((Ipv4Addr::from(word(0)), 0)),
+        _ => Err(Errno::EINVAL),
+    }
+}

@@ -1,0 +1,304 @@
+//! Raw sockets (raw(7)) and ping sockets (icmp(7)) as files.
+
+use super::address;
+use super::base::Base;
+use super::control::{SendControl, send_control};
+use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, ipv6, number};
+use super::stacks::errno;
+use super::stream::directions;
+use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
+use abi::poll::PollEvents;
+use abi::socket::{AF_UNSPEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOL_SOCKET, so};
+use abi::{Errno, Result};
+use kernel::io::Sink;
+use kernel::uaccess::UserPtr;
+use kernel::vfs::Caller;
+use kernel::{SysResult, Task};
+use ksync::WaitQueue;
+use netstack::raw::{RAW, RawHow, RawSocket};
+use netstack::udp::SendHow;
+use netstack::{Family, NetError};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// `ICMP_FILTER` and `ICMPV6_FILTER` of their levels.
+const FILTER: i32 = 1;
+/// `IPV6_CHECKSUM`
+const CHECKSUM: i32 = 7;
+
+/// A raw or ping socket.
+pub struct InetRaw {
+    base: Base,
+    raw: Arc<RawSocket>,
+    header_included: AtomicBool,
+    /// Where a checksum is put into what is sent; -1 for none.
+    checksum_at: AtomicI32,
+    released: AtomicBool,
+}
+
+impl InetRaw {
+    pub(super) fn create(base: Base, protocol: u8, ping: bool) -> Arc<InetRaw> {
+        let raw = RawSocket::new(&base.stack, base.family, protocol, ping, base.waker());
+        Arc::new(InetRaw {
+            base,
+            raw,
+            // Nobody but the sender can know what protocol this is.
+            header_included: AtomicBool::new(protocol == RAW),
+            checksum_at: AtomicI32::new(if protocol == netstack::raw::ICMPV6 { 2 } else { -1 }),
+            released: AtomicBool::new(false),
+        })
+    }
+
+    fn how(&self, to: IpAddr, c: &SendControl) -> SendHow {
+        let (ttl, tos) = self.base.ttl_tos(to);
+        let n = &self.base.numbers;
+        let v4 = to.is_ipv4();
+        SendHow {
+            source: c.source,
+            device: if c.device != 0 { c.device } else { self.base.device_to(to) },
+            ttl: c.ttl.unwrap_or(ttl),
+            tos: c.tos.unwrap_or(tos),
+            broadcast: self.base.options.broadcast(),
+            multicast_loop: true,
+            multicast_device: self.base.multicast_device.load(Ordering::Relaxed),
+            multicast_source: None,
+            want_errors: if v4 { n.on(SOL_IP, ip::RECVERR) } else { n.on(SOL_IPV6, ipv6::RECVERR) },
+            discover: 1,
+            no_checksum: false,
+        }
+    }
+
+    /// The name of the level that filters, and how many words a filter has.
+    fn filter_level(&self) -> (i32, usize) {
+        if self.base.family == Family::V4 { (SOL_RAW, 1) } else { (SOL_ICMPV6, 8) }
+    }
+
+    fn is_icmp(&self) -> bool {
+        !self.raw.ping && matches!(self.raw.protocol, netstack::raw::ICMP | netstack::raw::ICMPV6)
+    }
+}
+
+impl SocketOps for InetRaw {
+    fn options(&self) -> &Arc<SockOptions> {
+        &self.base.options
+    }
+
+    fn queue(&self) -> &Arc<WaitQueue> {
+        &self.base.wait
+    }
+
+    fn attach(&self, ino: u64) {
+        self.base.ino.store(ino, Ordering::Relaxed);
+        let _ = self.raw.tag.set((ino, self.base.uid.load(Ordering::Relaxed)));
+    }
+
+    fn poll(&self, _cx: &Caller<'_>) -> PollEvents {
+        PollEvents::from_bits_truncate(self.raw.poll().0)
+    }
+
+    fn bind(&self, _cx: &Caller<'_>, addr: &[u8]) -> Result<()> {
+        let to = address::to_bind(self.base.family, addr)?;
+        self.raw.bind(to, self.base.bind_options()).map_err(errno)
+    }
+
+    fn connect(&self, _cx: &Caller<'_>, addr: &[u8], _wait_on: &mut Option<Arc<WaitQueue>>) -> Result<()> {
+        if address::family_of(addr)? == AF_UNSPEC {
+            self.raw.disconnect();
+            return Ok(());
+        }
+        let to = address::to_reach(self.base.family, addr, false)?;
+        let how = self.how(to.ip, &SendControl::default());
+        self.raw.connect(to, self.base.bind_options(), &how).map_err(errno)
+    }
+
+    fn name(&self) -> Result<Vec<u8>> {
+        let mut name = self.raw.local();
+        if !self.raw.ping {
+            // A raw socket's port is its protocol.
+            name.port = self.raw.protocol.into();
+        }
+        Ok(address::encode(self.base.family, name))
+    }
+
+    fn peer_name(&self) -> Result<Vec<u8>> {
+        let remote = self.raw.remote().ok_or(Errno::ENOTCONN)?;
+        Ok(address::encode(self.base.family, remote))
+    }
+
+    fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
+        if args.flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let len = args.data.remaining();
+        if len > 65535 {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut to = match args.to {
+            Some(raw) => Some(address::to_reach(self.base.family, raw, false)?),
+            None => None,
+        };
+        if !self.raw.ping
+            && let Some(to) = &mut to
+        {
+            // There are no ports.
+            to.port = 0;
+        }
+        let control = send_control(self.base.family, &args.control)?;
+        let target = to.or(self.raw.remote()).ok_or(Errno::EDESTADDRREQ)?;
+        let header_included = self.header_included.load(Ordering::Relaxed);
+        if self.base.family == Family::V6 && self.raw.protocol == RAW {
+            if let Some(t) = cx.task {
+                kernel::gap!(t.kernel(), "raw sockets of IPv6 that make the header");
+            }
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut data = vec![0; len];
+        let mut done = 0;
+        while done < len {
+            match args.data.take(&mut data[done..])? {
+                0 => return Err(Errno::EFAULT),
+                n => done += n,
+            }
+        }
+        let how = self.how(target.ip, &control);
+        let checksum_at = usize::try_from(self.checksum_at.load(Ordering::Relaxed)).ok();
+        match self.raw.send(to, &data, &how, RawHow { header_included, checksum_at }) {
+            Err(NetError::MessageSize) => Err(Errno::EMSGSIZE),
+            other => other.map_err(errno),
+        }?;
+        Ok(len)
+    }
+
+    fn receive(&self, _cx: &Caller<'_>, dst: &mut dyn Sink, flags: u32) -> Result<Received> {
+        if flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if flags & MSG_ERRQUEUE != 0 {
+            let r = self.raw.receive_report().map_err(errno)?;
+            let mut got = Received { flags: MSG_ERRQUEUE, ..Received::default() };
+            got.from = Some(address::encode(self.base.family, r.to));
+            self.base.options.stamp(r.time, &mut got.control);
+            got.control.push(self.base.error_report(&r));
+            return Ok(got);
+        }
+        let Some(d) = self.raw.receive(flags & MSG_PEEK != 0).map_err(errno)? else {
+            let waits = flags & MSG_DONTWAIT == 0;
+            return if waits { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
+        };
+        let data = d.data.bytes();
+        let want = data.len().min(dst.remaining());
+        let copied = if want == 0 { 0 } else { dst.put(data)? };
+        if copied < want {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Received {
+            len: if flags & MSG_TRUNC != 0 { data.len() } else { copied },
+            from: Some(address::encode(self.base.family, d.from)),
+            flags: if copied < data.len() { MSG_TRUNC } else { 0 },
+            control: self.base.control(&d),
+            ..Received::default()
+        })
+    }
+
+    fn shutdown(&self, _cx: &Caller<'_>, how: i32) -> Result<()> {
+        let (receive, send) = directions(how)?;
+        self.raw.shutdown(receive, send).map_err(errno)
+    }
+
+    fn getsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, want: usize) -> Result<Vec<u8>> {
+        let int = |v: i32| Ok(v.to_ne_bytes().to_vec());
+        let (filters, words) = self.filter_level();
+        match (level, name) {
+            (SOL_IP, ip::HDRINCL) => int(self.header_included.load(Ordering::Relaxed).into()),
+            (SOL_IPV6 | SOL_RAW, CHECKSUM) if self.base.family == Family::V6 => {
+                int(self.checksum_at.load(Ordering::Relaxed))
+            }
+            (l, FILTER) if l == filters && self.is_icmp() => {
+                let all = self.raw.filter();
+                Ok(all.iter().take(words).flat_map(|w| w.to_ne_bytes()).collect())
+            }
+            (l, _) if l == filters => {
+                Err(if self.is_icmp() { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP })
+            }
+            _ => self.base.getsockopt(level, name, want, self.raw.remote()),
+        }
+    }
+
+    fn setsockopt(&self, cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let (filters, words) = self.filter_level();
+        match (level, name) {
+            (SOL_IP, ip::HDRINCL) if !self.raw.ping => {
+                self.header_included.store(number(level, value)? != 0, Ordering::Relaxed);
+                return Ok(());
+            }
+            (SOL_IPV6 | SOL_RAW, CHECKSUM) if self.base.family == Family::V6 => {
+                let v = number(level, value)?;
+                // Those of ICMPv6 are made always, which only the older level says; others stand at an even place.
+                let made = self.raw.protocol == netstack::raw::ICMPV6 && level == SOL_IPV6;
+                if made || v > 0 && v & 1 == 1 {
+                    return Err(Errno::EINVAL);
+                }
+                self.checksum_at.store(v.max(-1), Ordering::Relaxed);
+                return Ok(());
+            }
+            (l, FILTER) if l == filters && self.is_icmp() => {
+                let mut all = self.raw.filter();
+                for (word, raw) in all.iter_mut().take(words).zip(value.chunks_exact(4)) {
+                    *word = u32::from_ne_bytes(raw.try_into().unwrap_or_default());
+                }
+                self.raw.set_filter(all);
+                return Ok(());
+            }
+            (l, _) if l == filters => {
+                return Err(if self.is_icmp() { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP });
+            }
+            _ => {}
+        }
+        self.base.setsockopt(cx, level, name, value, false)?;
+        if level == SOL_SOCKET && matches!(name, so::BINDTODEVICE | so::BINDTOIFINDEX) {
+            self.raw.set_bind_options(self.base.bind_options());
+        }
+        Ok(())
+    }
+
+    fn option_changed(&self, name: i32) {
+        if matches!(name, so::RCVBUF | so::RCVBUFFORCE) {
+            self.raw.set_limit(self.base.options.receive_buffer());
+        }
+    }
+
+    fn memory(&self) -> (usize, usize) {
+        (self.raw.usage().0, 0)
+    }
+
+    fn drops(&self) -> usize {
+        usize::try_from(self.raw.usage().1).unwrap_or(usize::MAX)
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.raw.take_error().map(errno)
+    }
+
+    fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
+        const SIOCINQ: u32 = 0x541b;
+        const SIOCOUTQ: u32 = 0x5411;
+        let n = match cmd {
+            SIOCINQ => self.raw.next_len(),
+            SIOCOUTQ => 0,
+            _ => return Err(Errno::ENOTTY.into()),
+        };
+        UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn is_stream(&self) -> bool {
+        false
+    }
+
+    fn release(&self) {
+        if !self.released.swap(true, Ordering::AcqRel) {
+            self.raw.close();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The options of a TCP socket as the stack takes them (tcp(7)).
+
+use super::base::Base;
+use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, ip, ipv6, tcp};
+use netstack::Family;
+use netstack::tcp::{Algorithm, StreamOptions};
+use std::time::Duration;
+
+/// Timeouts of the handshake in so many seconds, the first after one and each twice as long as the one
+/// before (`secs_to_retrans`).
+pub fn timeouts(seconds: i32) -> u32 {
+    let mut count = 0;
+    let mut sum = 0;
+    while sum < seconds.min(127) {
+        sum += 1 << count;
+        count += 1;
+    }
+    count
+}
+
+/// The seconds that those timeouts take together (`retrans_to_secs`).
+pub fn seconds(timeouts: u32) -> i32 {
+    (1 << timeouts.min(7)) - 1
+}
+
+/// What the numbers of a socket say; all else stays as it was.
+pub fn update(base: &Base, options: &mut StreamOptions) {
+    let number = |name| base.numbers.get(SOL_TCP, name).unwrap_or(0);
+    let on = |name| number(name) != 0;
+    let positive = |name| usize::try_from(number(name)).ok().filter(|n| *n > 0);
+    let time = |name| Duration::from_secs(number(name).max(1).unsigned_abs().into());
+    let (hops, class) = match base.family {
+        Family::V4 => (base.numbers.get(SOL_IP, ip::TTL), base.numbers.get(SOL_IP, ip::TOS)),
+        Family::V6 => {
+            (base.numbers.get(SOL_IPV6, ipv6::UNICAST_HOPS), base.numbers.get(SOL_IPV6, ipv6::TCLASS))
+        }
+    };
+    options.no_delay = on(tcp::NODELAY);
+    options.cork = on(tcp::CORK);
+    options.keep_alive = base.options.keep_alive();
+    options.keep_idle = time(tcp::KEEPIDLE);
+    options.keep_interval = time(tcp::KEEPINTVL);
+    options.keep_count = number(tcp::KEEPCNT).unsigned_abs();
+    options.user_timeout = positive(tcp::USER_TIMEOUT).map(|millis| Duration::from_millis(millis as u64));
+    options.max_segment = positive(tcp::MAXSEG).and_then(|n| u16::try_from(n).ok());
+    options.window_clamp = positive(tcp::WINDOW_CLAMP);
+    options.congestion = if on(tcp::CONGESTION) { Algorithm::Reno } else { Algorithm::Cubic };
+    options.quick_ack = on(tcp::QUICKACK);
+    options.tos = class.and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
+    options.ttl = hops.and_then(|n| u8::try_from(n).ok()).filter(|n| *n > 0);
+    options.syn_retries = number(tcp::SYNCNT).unsigned_abs();
+    options.fin_timeout = match base.numbers.get(SOL_TCP, tcp::LINGER2) {
+        Some(n) if n < 0 => Duration::ZERO,
+        Some(n) if n > 0 => Duration::from_secs(n.unsigned_abs().into()),
+        _ => Duration::from_secs(60),
+    };
+    options.not_sent_low = positive(tcp::NOTSENT_LOWAT);
+    options.defer_accept = timeouts(number(tcp::DEFER_ACCEPT));
+}

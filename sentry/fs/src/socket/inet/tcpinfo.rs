@@ -1,0 +1,122 @@
+//! `struct tcp_info` (`TCP_INFO`).
+
+use netstack::tcp::{TcpInfo, TcpSocket, TcpState};
+use std::time::Duration;
+
+/// `sizeof(struct tcp_info)` of Linux 6.12.
+const SIZE: usize = 248;
+/// Segments of the loopback interface: half of what its MTU leaves.
+const SEGMENT: i32 = 32741;
+
+/// `TCP_MAXSEG` as getsockopt tells it.
+pub fn segment_size(tcp: &TcpSocket) -> i32 {
+    match (tcp.state(), tcp.info()) {
+        (TcpState::Close | TcpState::Listen | TcpState::SynSent, _) => 536,
+        (_, Some(info)) => i32::try_from(info.snd_mss).unwrap_or(i32::MAX),
+        _ => SEGMENT,
+    }
+}
+
+/// The structure for a connection over packets.
+fn of_packets(info: &TcpInfo) -> Vec<u8> {
+    let mut out = vec![0; SIZE];
+    out[..5].copy_from_slice(&[info.state, info.ca_state, info.retransmits, info.probes, info.backoff]);
+    out[5] = u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scaling) << 2;
+    out[6] = info.snd_scale & 15 | info.rcv_scale << 4;
+    let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    for (at, value) in [
+        (8, micros(info.rto)),
+        (12, 40_000),
+        (16, info.snd_mss),
+        (20, info.rcv_mss),
+        (24, info.unacked),
+        (28, info.sacked),
+        (32, info.lost),
+        (36, info.retransmitted),
+        (44, millis(info.last_data_sent)),
+        (52, millis(info.last_data_received)),
+        (56, millis(info.last_data_received)),
+        (60, info.path_mtu),
+        (64, info.rcv_space),
+        (68, micros(info.rtt)),
+        (72, micros(info.rtt_variance)),
+        (76, info.ssthresh),
+        (80, info.cwnd),
+        (84, info.advertised_mss),
+        (88, 3),
+        (96, info.rcv_space),
+        (100, info.total_retransmissions),
+        (136, info.segments_out),
+        (140, info.segments_in),
+        (144, info.not_sent),
+        (148, micros(info.min_rtt)),
+        (152, info.data_segments_in),
+        (156, info.data_segments_out),
+        (216, info.dsack_duplicates),
+        (228, info.snd_window),
+        (232, info.rcv_window),
+    ] {
+        out[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    for (at, value) in [
+        (112, u64::MAX),
+        (120, info.bytes_acked + 1),
+        (128, info.bytes_received),
+        (200, info.bytes_sent),
+        (208, info.bytes_retransmitted),
+    ] {
+        out[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+    }
+    out
+}
+
+/// The structure for a socket.
+pub fn encode(tcp: &TcpSocket) -> Vec<u8> {
+    if let Some(info) = tcp.info() {
+        return of_packets(&info);
+    }
+    let mut out = vec![0; SIZE];
+    let state = tcp.state();
+    out[0] = state as u8;
+    let mut put32 = |at: usize, v: u64| {
+        out[at..at + 4].copy_from_slice(&u32::try_from(v).unwrap_or(u32::MAX).to_ne_bytes());
+    };
+    let segment = u64::from(segment_size(tcp).unsigned_abs());
+    put32(8, if state == TcpState::Close || state == TcpState::Listen { 1_000_000 } else { 201_000 });
+    put32(16, segment);
+    put32(20, 536);
+    if let Some(l) = tcp.listener() {
+        let (waiting, backlog) = l.lengths();
+        // For a listening socket these two are the queue and its limit.
+        put32(24, waiting as u64);
+        put32(28, backlog as u64);
+    }
+    put32(60, 65535);
+    put32(64, 65495);
+    put32(68, 33);
+    put32(72, 16);
+    put32(76, i32::MAX as u64);
+    put32(80, 10);
+    put32(84, 65483);
+    put32(88, 3);
+    put32(96, 65495);
+    if let Some(t) = tcp.transport() {
+        let c = t.counts();
+        out[5] = 7;
+        out[6] = 0x77;
+        let mut put64 = |at: usize, v: u64| out[at..at + 8].copy_from_slice(&v.to_ne_bytes());
+        put64(112, u64::MAX);
+        put64(120, c.bytes_sent.saturating_sub(c.unacked) + 1);
+        put64(128, c.bytes_received);
+        put64(200, c.bytes_sent);
+        let mut put32 = |at: usize, v: u64| {
+            out[at..at + 4].copy_from_slice(&u32::try_from(v).unwrap_or(u32::MAX).to_ne_bytes());
+        };
+        put32(136, c.segments_sent + 2);
+        put32(140, c.segments_received + 1);
+        put32(152, c.segments_received);
+        put32(156, c.segments_sent);
+    }
+    out
+}

@@ -1,0 +1,180 @@
+//! sock_diag(7): lists of sockets, as ss(8) asks for them.
+
+use super::message::{Answers, Request};
+use abi::socket::{AF_INET, AF_INET6, AF_UNIX};
+use abi::{Errno, Result};
+use kernel::vfs::Caller;
+use netstack::tcp::TcpState;
+use netstack::{Endpoint, Family, Stack};
+use std::net::IpAddr;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+/// One line of a list.
+struct Line {
+    state: u8,
+    local: Endpoint,
+    remote: Endpoint,
+    receive: usize,
+    send: usize,
+    uid: u32,
+    ino: u64,
+    id: u64,
+}
+
+fn octets(family: Family, e: Endpoint) -> [u8; 16] {
+    let mut out = [0; 16];
+    match (family, e.ip) {
+        (Family::V4, IpAddr::V4(a)) => out[..4].copy_from_slice(&a.octets()),
+        (Family::V4, IpAddr::V6(_)) => {}
+        (Family::V6, ip) => out = crate::socket::inet::address::octets6(ip),
+    }
+    out
+}
+
+/// `struct inet_diag_msg`
+fn push(out: &mut Answers, r: &Request<'_>, family: Family, l: &Line) {
+    let number = if family == Family::V4 { AF_INET } else { AF_INET6 };
+    let mut raw = vec![u8::try_from(number).unwrap_or(0), l.state, 0, 0];
+    raw.extend(l.local.port.to_be_bytes());
+    raw.extend(l.remote.port.to_be_bytes());
+    raw.extend(octets(family, l.local));
+    raw.extend(octets(family, l.remote));
+    raw.extend(0u32.to_ne_bytes());
+    raw.extend(l.id.to_ne_bytes());
+    raw.extend(0u32.to_ne_bytes());
+    for n in [l.receive, l.send] {
+        raw.extend(u32::try_from(n).unwrap_or(u32::MAX).to_ne_bytes());
+    }
+    raw.extend(l.uid.to_ne_bytes());
+    raw.extend(u32::try_from(l.ino).unwrap_or(0).to_ne_bytes());
+    let m = out.begin(r, SOCK_DIAG_BY_FAMILY).bytes(&raw);
+    out.push(m);
+}
+
+/// `struct unix_diag_msg` and what was asked for of each socket of AF_UNIX.
+fn unix(cx: &Caller<'_>, r: &Request<'_>, out: &mut Answers) -> Result<()> {
+    const SHOW_NAME: u32 = 1;
+    const SHOW_PEER: u32 = 4;
+    const SHOW_QUEUES: u32 = 16;
+    let (states, ino, show) = (r.word(4), r.word(8), r.word(12));
+    for s in crate::socket::unix::listed(cx) {
+        let number = u32::try_from(s.ino).unwrap_or(0);
+        if states >> s.state & 1 == 0 || (ino != 0 && ino != number) {
+            continue;
+        }
+        let mut raw = vec![u8::try_from(AF_UNIX).unwrap_or(0), s.kind, s.state, 0];
+        raw.extend(number.to_ne_bytes());
+        raw.extend(s.ino.to_ne_bytes());
+        let mut m = out.begin(r, SOCK_DIAG_BY_FAMILY).bytes(&raw);
+        if show & SHOW_NAME != 0 {
+            m = m.maybe(0, s.name.as_deref());
+        }
+        if show & SHOW_PEER != 0
+            && let Some(peer) = s.peer
+        {
+            m = m.number(2, u32::try_from(peer).unwrap_or(0));
+        }
+        if show & SHOW_QUEUES != 0 {
+            let queues: Vec<u8> = [s.queues.0, s.queues.1].iter().flat_map(|n| n.to_ne_bytes()).collect();
+            m = m.attribute(4, &queues);
+        }
+        out.push(m);
+    }
+    out.end_dump(r);
+    Ok(())
+}
+
+/// Answers a request.
+pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers) -> Result<()> {
+    if r.kind != SOCK_DIAG_BY_FAMILY {
+        return Err(Errno::EINVAL);
+    }
+    let (number, protocol) = match r.body() {
+        [f, p, ..] => (u16::from(*f), *p),
+        _ => return Err(Errno::EINVAL),
+    };
+    let family = match number {
+        AF_UNIX if r.is_dump() => return unix(cx, r, out),
+        AF_INET => Family::V4,
+        AF_INET6 => Family::V6,
+        _ => {
+            if let Some(t) = cx.task {
+                kernel::gap!(t.kernel(), "sock_diag family", number);
+            }
+            return Err(Errno::ENOENT);
+        }
+    };
+    if !r.is_dump() {
+        if let Some(t) = cx.task {
+            kernel::gap!(t.kernel(), "sock_diag of one socket");
+        }
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let states = r.word(4);
+    let wanted = |state: u8| states >> state & 1 == 1;
+    match protocol {
+        6 => {
+            for s in stack.tcp_sockets().iter().filter(|s| s.family == family) {
+                let state = s.state() as u8;
+                if state == TcpState::Close as u8 || !wanted(state) {
+                    continue;
+                }
+                let (receive, send) = match (s.listener(), s.transport()) {
+                    (Some(l), _) => l.lengths(),
+                    (_, Some(t)) => (t.readable(true), t.unsent().0),
+                    _ => (0, 0),
+                };
+                let (ino, uid) = s.tag.get().copied().unwrap_or_default();
+                let (local, remote) = (s.local(), s.remote_or_any());
+                push(out, r, family, &Line { state, local, remote, receive, send, uid, ino, id: s.id });
+            }
+            for (local, remote, _) in stack.time_wait() {
+                if wanted(6) && local.ip.is_ipv4() == (family == Family::V4) {
+                    let none = (0, 0, 0);
+                    let line = Line {
+                        state: 6,
+                        local,
+                        remote,
+                        receive: none.0,
+                        send: none.1,
+                        uid: 0,
+                        ino: none.2,
+                        id: 0,
+                    };
+                    push(out, r, family, &line);
+                }
+            }
+        }
+        17 | 136 => {
+            let lite = protocol == 136;
+            for s in stack.udp_sockets().iter().filter(|s| s.family == family && s.lite == lite) {
+                let state = if s.remote().is_some() { 1 } else { 7 };
+                if !s.has_port() || !wanted(state) {
+                    continue;
+                }
+                let (ino, uid) = s.tag.get().copied().unwrap_or_default();
+                let remote = s.remote().unwrap_or(Endpoint::any(family));
+                let (local, receive) = (s.local(), s.usage().0);
+                push(out, r, family, &Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
+            }
+        }
+        255 => {
+            for s in stack.raw_sockets().iter().filter(|s| s.family == family && !s.ping) {
+                let (local, remote) = (s.local(), s.remote());
+                let state = if remote.is_some() { 1 } else { 7 };
+                if !wanted(state) {
+                    continue;
+                }
+                let (ino, uid) = s.tag.get().copied().unwrap_or_default();
+                let remote = remote.unwrap_or(Endpoint::any(family));
+                let local = local.with_port(s.protocol.into());
+                let receive = s.usage().0;
+                push(out, r, family, &Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
+            }
+        }
+        _ => {}
+    }
+    out.end_dump(r);
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! IPv6 in (RFC 8200): the header and its extensions are walked, fragments are joined.
+
+use std::net::IpAddr;
+
+use smoltcp::wire::{Ipv6FragmentHeader, Ipv6Packet};
+
+use super::frame::{RxChecksum, RxFrame};
+use super::link::Medium;
+use super::net::{Net, Packet};
+use super::reassembly::{Fragment, Key, Whole};
+use super::timers::TimerKey;
+
+/// Extension headers of one packet.
+const MOST_EXTENSIONS: usize = 8;
+
+/// What the walk over the extension headers found.
+enum Walk {
+    Done,
+    Fragment(usize),
+    Drop,
+    /// Parameter problem: code and offset of the octet.
+    Problem(u8, usize),
+}
+
+impl Net {
+    pub fn ipv6_input(&mut self, interface: u32, frame: RxFrame) -> Option<Packet> {
+        self.stats.in_packets += 1;
+        let packet = match Ipv6Packet::new_checked(&frame.data[..]) {
+            Ok(packet) if packet.version() == 6 => packet,
+            _ => {
+                self.stats.in_header_errors += 1;
+                return None;
+            }
+        };
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
+        let looped = self.interface(interface).is_none_or(|i| i.medium == Medium::Loopback);
+        let strange = source.is_multicast()
+            || ((source.is_loopback() || destination.is_loopback()) && !looped && source != destination);
+        let to = IpAddr::V6(destination);
+        let group = destination.is_multicast();
+        let own = self.interface_mut(interface).and_then(|i| i.find(to).map(|a| a.state));
+        // Solicitations for a tentative address come to its solicited-node group, never to itself.
+        let ours = if group { self.is_member(interface, to) } else { self.is_local(to) };
+        if strange || !ours {
+            self.stats.in_not_ours += 1;
+            let _ = own;
+            return None;
+        }
+        let mut result = Packet {
+            interface,
+            source: source.into(),
+            destination: to,
+            protocol: packet.next_header().into(),
+            ttl: packet.hop_limit(),
+            tos: packet.traffic_class(),
+            data: frame.data.slice(0, packet.total_len()),
+            transport: 40,
+            checksum: frame.checksum,
+            segment: frame.segment,
+            multicast: group,
+        };
+        let mut joined = false;
+        loop {
+            match walk(&mut result) {
+                Walk::Done => return Some(result),
+                Walk::Drop => {
+                    self.stats.in_header_errors += 1;
+                    return None;
+                }
+                Walk::Problem(code, at) => {
+                    self.stats.in_header_errors += 1;
+                    self.icmp_error(&result, (4, code), at as u32);
+                    return None;
+                }
+                // A fragment within a joined packet is an attack.
+                Walk::Fragment(_) if joined => return None,
+                Walk::Fragment(before) => {
+                    joined = true;
+                    self.fragment6(&mut result, before)?;
+                }
+            }
+        }
+    }
+
+    /// Takes a fragment; the packet becomes the whole if it was the last one missing. `before` is the
+    /// place of the next-header field that named the fragment header.
+    fn fragment6(&mut self, packet: &mut Packet, before: usize) -> Option<()> {
+        let at = packet.transport;
+        let bytes = packet.data.get(at..at + 8)?;
+        let header = Ipv6FragmentHeader::new_checked(&bytes[2..]).ok()?;
+        let next = bytes[0];
+        let (offset, more, ident) =
+            (usize::from(header.frag_offset()) * 8, header.more_frags(), header.ident());
+        if !more && offset == 0 {
+            // An atomic fragment (RFC 6946): complete in itself.
+            packet.protocol = next;
+            packet.transport = at + 8;
+            return Some(());
+        }
+        let data = packet.data.slice(at + 8, packet.data.len());
+        if more && data.len() % 8 != 0 {
+            self.icmp_error(packet, (4, 0), 4);
+            return None;
+        }
+        let mut unfragmentable = packet.data[..at].to_vec();
+        unfragmentable[before] = next;
+        let key = Key {
+            source: packet.source,
+            destination: packet.destination,
+            identification: ident,
+            protocol: 0,
+            interface: packet.interface,
+        };
+        let fragment = Fragment { header: unfragmentable.into(), protocol: next, offset, more, data };
+        let whole = self.join_fragments(key, fragment)?;
+        let mut data = whole.header.to_vec();
+        packet.transport = data.len();
+        data.extend_from_slice(&whole.data);
+        let length = u16::try_from(data.len() - 40).ok()?;
+        data[4..6].copy_from_slice(&length.to_be_bytes());
+        packet.data = data.into();
+        packet.protocol = whole.protocol;
+        packet.checksum = RxChecksum::Unknown;
+        Some(())
+    }
+
+    pub fn join_fragments(&mut self, key: Key, fragment: Fragment) -> Option<Whole> {
+        let now = self.now;
+        let whole = match self.reassembly.add(key, fragment, now) {
+            Ok(whole) => whole,
+            Err(()) => {
+                self.stats.reassembly_failed += 1;
+                None
+            }
+        };
+        let next = self.reassembly.next();
+        self.timers.set(TimerKey::Reassembly, &mut self.reassembly.timer, next);
+        whole
+    }
+
+    /// Packets whose fragments did not all come in time: their senders are told.
+    pub fn reassembly_due(&mut self) {
+        self.reassembly.timer = None;
+        let now = self.now;
+        for (key, header, first) in self.reassembly.expire(now) {
+            self.stats.reassembly_failed += 1;
+            let mut data = header.to_vec();
+            let transport = data.len();
+            data.extend_from_slice(&first);
+            let packet = Packet {
+                interface: key.interface,
+                source: key.source,
+                destination: key.destination,
+                protocol: key.protocol,
+                ttl: 0,
+                tos: 0,
+                data: data.into(),
+                transport,
+                checksum: RxChecksum::Valid,
+                segment: None,
+                multicast: key.destination.is_multicast(),
+            };
+            self.icmp_error(&packet, if key.source.is_ipv4() { (11, 1) } else { (3, 1) }, 0);
+        }
+        let next = self.reassembly.next();
+        self.timers.set(TimerKey::Reassembly, &mut self.reassembly.timer, next);
+    }
+}
+
+fn walk(packet: &mut Packet) -> Walk {
+    // Where the field is that names the header at `transport`.
+    let mut named = 6;
+    for step in 0..MOST_EXTENSIONS {
+        let at = packet.transport;
+        let Some(header) = packet.data.get(at..) else { return Walk::Drop };
+        match packet.protocol {
+            kind @ (0 | 43 | 60) => {
+                if kind == 0 && (step != 0 || at != 40) {
+                    return Walk::Problem(1, named);
+                }
+                let Some(length) = header.get(1).map(|units| (usize::from(*units) + 1) * 8) else {
+                    return Walk::Drop;
+                };
+                if header.len() < length {
+                    return Walk::Drop;
+                }
+                // Routing: only one that is used up may be skipped (type 0 is dead: RFC 5095).
+                if kind == 43 && header[3] != 0 {
+                    return Walk::Problem(0, at + 2);
+                }
+                if kind != 43
+                    && let Some(bad) = options(&header[2..length], packet.multicast)
+                {
+                    return match bad {
+                        Some(offset) => Walk::Problem(2, at + 2 + offset),
+                        None => Walk::Drop,
+                    };
+                }
+                named = at;
+                packet.protocol = header[0];
+                packet.transport = at + length;
+            }
+            44 => return Walk::Fragment(named),
+            59 => return Walk::Drop,
+            _ => return Walk::Done,
+        }
+    }
+    Walk::Drop
+}
+
+/// Looks over the options of a header (RFC 8200, 4.2). None: nothing to say. Some(None): drop in
+/// silence. Some(offset): drop and tell.
+fn options(bytes: &[u8], multicast: bool) -> Option<Option<usize>> {
+    let mut at = 0;
+    while let Some(&kind) = bytes.get(at) {
+        if kind == 0 {
+            at += 1;
+            continue;
+        }
+        let Some(&length) = bytes.get(at + 1) else { return Some(None) };
+        let end = at + 2 + usize::from(length);
+        if end > bytes.len() {
+            return Some(None);
+        }
+        // Padding and router alert are known.
+        if !matches!(kind, 1 | 5) {
+            match kind >> 6 {
+                0 => {}
+                1 => return Some(None),
+                3 if multicast => return Some(None),
+                _ => return Some(Some(at)),
+            }
+        }
+        at = end;
+    }
+    None
+}

@@ -1,0 +1,625 @@
+//! The network layer's state and its way out: from a transport header and payload to a frame on a link.
+//! The ways in are `ipv4` and `ipv6`.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+use smoltcp::wire::{Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
+
+use super::addresses::is_broadcast;
+use super::checksum;
+use super::chunk::Chunk;
+use super::error::{Error, PacketError};
+use super::events::{Event, Upper};
+use super::frame::{RxChecksum, RxFrame, TxFrame};
+use super::interface::{Interface, RouterMode};
+use super::link::{Mac, Medium};
+use super::memory::Memory;
+use super::neighbour::{Neighbours, Resolution};
+use super::pmtu::PathMtus;
+use super::random::{KeyedState, Random};
+use super::reassembly::Reassembly;
+use super::route::{Path, Routes, choose_source};
+use super::tap::Taps;
+use super::time::Time;
+use super::timers::{TimerKey, Timers};
+
+pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+pub const FRAGMENT: u8 = 44;
+
+/// Frames that may wait to come back to this engine.
+const LOOPBACK_QUEUE: usize = 4096;
+/// Counters of identifications.
+const IDENTS: usize = 1024;
+
+/// What becomes of a packet that is longer than its path takes, and of IPv4's flag DF.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fragmenting {
+    /// It is cut, here or by routers (IP_PMTUDISC_DONT).
+    #[default]
+    Allowed,
+    /// It is cut here; what is whole may not be cut on its way (IP_PMTUDISC_WANT).
+    Here,
+    /// It is not sent: an error (IP_PMTUDISC_DO, TCP).
+    Never,
+}
+
+/// What the network layer has to know of a packet to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    /// None: the default, or what the router said.
+    pub ttl: Option<u8>,
+    pub tos: u8,
+    pub fragmenting: Fragmenting,
+    /// Fragment to the route's MTU even if path MTU discovery knows better (IP_PMTUDISC_PROBE and kin).
+    pub ignore_path_mtu: bool,
+}
+
+impl Outgoing {
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: u8) -> Outgoing {
+        Outgoing {
+            source,
+            destination,
+            protocol,
+            ttl: None,
+            tos: 0,
+            fragmenting: Fragmenting::Allowed,
+            ignore_path_mtu: false,
+        }
+    }
+}
+
+/// Limits on what the engine answers by itself: a bucket that fills with time.
+#[derive(Debug)]
+pub struct RateLimit {
+    tokens: u32,
+    most: u32,
+    every_micros: u64,
+    last: Time,
+}
+
+impl RateLimit {
+    pub fn new(per_second: u32, burst: u32) -> RateLimit {
+        RateLimit {
+            tokens: burst,
+            most: burst,
+            every_micros: 1_000_000 / u64::from(per_second),
+            last: Time(0),
+        }
+    }
+
+    pub fn allow(&mut self, now: Time) -> bool {
+        let earned = now.since(self.last).as_micros() as u64 / self.every_micros;
+        if earned > 0 {
+            self.tokens = u64::from(self.tokens).saturating_add(earned).min(u64::from(self.most)) as u32;
+            self.last = now;
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+/// A received packet whose network header has been dealt with.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub interface: u32,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    pub ttl: u8,
+    pub tos: u8,
+    /// From the network header on.
+    pub data: Chunk,
+    /// Where the transport header begins in `data`.
+    pub transport: usize,
+    pub checksum: RxChecksum,
+    pub segment: Option<u16>,
+    /// It was sent to a group or to everybody.
+    pub multicast: bool,
+}
+
+impl Packet {
+    pub fn payload(&self) -> &[u8] {
+        self.data.get(self.transport..).unwrap_or_default()
+    }
+}
+
+/// Counts of packets that went nowhere, for /proc/net/snmp and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub in_packets: u64,
+    pub in_header_errors: u64,
+    pub in_not_ours: u64,
+    pub in_unknown_protocol: u64,
+    pub out_packets: u64,
+    pub out_no_route: u64,
+    pub reassembly_failed: u64,
+    pub fragments_created: u64,
+    pub checksum_errors: u64,
+    pub icmp_in: u64,
+    pub icmp_out: u64,
+    pub udp_no_port: u64,
+    pub udp_in: u64,
+    pub udp_out: u64,
+    pub tcp_in: u64,
+    pub tcp_out: u64,
+    pub tcp_retransmitted: u64,
+    pub tcp_resets_out: u64,
+    /// Segments that were dropped because connections hold all there may be held.
+    pub tcp_no_memory: u64,
+    pub cookies_sent: u64,
+    pub cookies_ok: u64,
+    pub cookies_failed: u64,
+    pub listen_overflows: u64,
+}
+
+/// What TCP offers and takes (the sysctls tcp_timestamps, tcp_sack, tcp_window_scaling).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TcpFeatures {
+    pub timestamps: bool,
+    pub sack: bool,
+    pub scaling: bool,
+}
+
+impl Default for TcpFeatures {
+    fn default() -> TcpFeatures {
+        TcpFeatures { timestamps: true, sack: true, scaling: true }
+    }
+}
+
+/// Interfaces, routes, neighbours and all else below the transport protocols.
+pub struct Net {
+    pub now: Time,
+    pub random: Box<dyn Random>,
+    pub hash: KeyedState,
+    pub interfaces: Vec<Interface>,
+    pub routes: Routes,
+    pub neighbours: Neighbours,
+    pub pmtu: PathMtus,
+    pub reassembly: Reassembly,
+    pub timers: Timers,
+    pub interfaces_timer: Option<Time>,
+    pub events: Vec<Event>,
+    pub upper: Option<Arc<dyn Upper>>,
+    /// Errors for sockets that arose while something else was done.
+    pub errors: Vec<PacketError>,
+    pub loopback: VecDeque<(u32, RxFrame)>,
+    pub icmp_limit: RateLimit,
+    pub echo_ignored: bool,
+    pub stats: Stats,
+    pub default_ttl: u8,
+    /// Changes with every change of interfaces, addresses, routes: cached paths are asked again.
+    pub generation: u64,
+    /// Frames are shown to these (packet sockets).
+    pub taps: Taps,
+    pub memory: Memory,
+    pub tcp_features: TcpFeatures,
+    identifications: Vec<u16>,
+}
+
+impl Net {
+    pub fn new(mut random: Box<dyn Random>) -> Net {
+        let hash = KeyedState::new(&mut *random);
+        let mut idents = vec![0; IDENTS * 2];
+        random.fill(&mut idents);
+        let identifications = idents.chunks_exact(2).map(|b| u16::from_ne_bytes([b[0], b[1]])).collect();
+        Net {
+            now: Time(0),
+            random,
+            hash,
+            interfaces: Vec::new(),
+            routes: Routes::default(),
+            neighbours: Neighbours::default(),
+            pmtu: PathMtus::new(hash),
+            reassembly: Reassembly::default(),
+            timers: Timers::default(),
+            interfaces_timer: None,
+            events: Vec::new(),
+            upper: None,
+            errors: Vec::new(),
+            loopback: VecDeque::new(),
+            icmp_limit: RateLimit::new(1000, 50),
+            echo_ignored: false,
+            stats: Stats::default(),
+            default_ttl: 64,
+            generation: 1,
+            taps: Taps::default(),
+            memory: Memory::default(),
+            tcp_features: TcpFeatures::default(),
+            identifications,
+        }
+    }
+
+    /// The identification of an unfragmented packet: counters by pairs of addresses, so that nobody can
+    /// tell from his own packets how much is sent to others (RFC 7739 for IPv6 has the reasons).
+    fn next_ident(&mut self, source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
+        let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+        let index = self.hash.hash_one(pair) as usize % IDENTS;
+        match self.identifications.get_mut(index) {
+            Some(ident) => {
+                *ident = ident.wrapping_add(1);
+                *ident
+            }
+            None => 0,
+        }
+    }
+
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    pub fn interface_mut(&mut self, index: u32) -> Option<&mut Interface> {
+        self.interfaces.iter_mut().find(|interface| interface.index == index)
+    }
+
+    /// True if the address is one of ours (any interface: the weak host model, as Linux).
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.interfaces.iter().any(|interface| interface.has(ip))
+    }
+
+    /// True if the address stands for all hosts of a network.
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => ip.is_broadcast() || self.interfaces.iter().any(|i| i.is_broadcast(ip)),
+            IpAddr::V6(_) => false,
+        }
+    }
+
+    /// Where packets to `to` go. `from` is the source the caller has bound, `interface` the one it is bound to.
+    pub fn path(&self, to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> Result<Path, Error> {
+        if let Some(index) = interface
+            && !self.interface(index).is_some_and(|i| i.up)
+        {
+            return Err(Error::InterfaceDown);
+        }
+        if self.is_local(to) {
+            let owner = self.interfaces.iter().find(|i| i.has(to)).or(self.interfaces.first());
+            let index = owner.map_or(0, |i| i.index);
+            return Ok(Path {
+                interface: index,
+                next_hop: to,
+                source: from.unwrap_or(to),
+                mtu: 65535,
+                local: true,
+            });
+        }
+        let up = |index: u32| self.interface(index).is_some_and(|i| i.up);
+        let route = self.routes.lookup(to, interface, up);
+        let everybody = to.is_multicast() || is_broadcast(to);
+        let (index, next_hop) = match (route, interface) {
+            (Some(route), _) if !everybody => (route.interface, route.gateway.unwrap_or(to)),
+            (Some(route), _) => (route.interface, to),
+            (None, Some(index)) if everybody => (index, to),
+            // Without a route a bound interface reaches its link (as Linux with SO_BINDTODEVICE).
+            (None, Some(index)) => (index, to),
+            (None, None) if everybody => {
+                let able = |i: &&Interface| i.up && i.medium != Medium::Loopback;
+                (self.interfaces.iter().find(able).ok_or(Error::NetworkUnreachable)?.index, to)
+            }
+            (None, None) => return Err(Error::NetworkUnreachable),
+        };
+        let out = self.interface(index).ok_or(Error::NetworkUnreachable)?;
+        let wanted = from.or(route.and_then(|route| route.source));
+        let source = wanted
+            .or_else(|| choose_source(&self.interfaces, index, to))
+            .ok_or(Error::AddressNotAvailable)?;
+        let mut mtu = out.mtu_of(to);
+        if let Some(limit) = route.and_then(|route| route.mtu) {
+            mtu = mtu.min(limit);
+        }
+        if let Some(limit) = self.pmtu.get(to, self.now) {
+            mtu = mtu.min(limit);
+        }
+        Ok(Path { interface: index, next_hop, source, mtu, local: false })
+    }
+
+    /// True if `to` means everybody on that interface's network.
+    fn frame_broadcast(&self, interface: u32, to: IpAddr) -> bool {
+        match to {
+            IpAddr::V4(ip) => self.interface(interface).is_some_and(|i| i.is_broadcast(ip)),
+            IpAddr::V6(_) => false,
+        }
+    }
+
+    /// Sends a transport header and payload as an IP packet. The frame's checksum may be left to the link;
+    /// if the link cannot, it is filled here.
+    pub fn output(&mut self, path: &Path, out: &Outgoing, mut frame: TxFrame) -> Result<(), Error> {
+        let header = if out.destination.is_ipv4() { 20 } else { 40 };
+        let length = frame.len() + header;
+        let mtu = if out.ignore_path_mtu && !path.local {
+            self.interface(path.interface).map_or(path.mtu, |i| i.mtu_of(out.destination))
+        } else {
+            path.mtu
+        };
+        let local =
+            path.local || self.interface(path.interface).is_some_and(|i| i.medium == Medium::Loopback);
+        let able = local || self.interface(path.interface).is_some_and(|i| i.capabilities.checksum);
+        if length > mtu && frame.segmentation.is_none() {
+            let most = 65535 + if header == 40 { 40 } else { 0 };
+            if length > most || out.fragmenting == Fragmenting::Never {
+                return Err(Error::MessageTooLong);
+            }
+            frame.finish_checksum();
+            return self.fragment(path, out, &frame, mtu);
+        }
+        if !able {
+            frame.finish_checksum();
+        }
+        self.push_network(out, &mut frame, None);
+        self.stats.out_packets += 1;
+        self.link_output(path, out.destination, frame)
+    }
+
+    /// Puts the IP header in front. `piece`: identification, offset and whether more follow.
+    fn push_network(&mut self, out: &Outgoing, frame: &mut TxFrame, piece: Option<(u32, usize, bool)>) {
+        match (out.source, out.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let length = frame.len() + 20;
+                let ttl = out.ttl.unwrap_or(self.default_ttl);
+                let own = match piece {
+                    Some((ident, ..)) => ident as u16,
+                    None => self.next_ident(source, destination),
+                };
+                let mut packet = Ipv4Packet::new_unchecked(frame.push(20));
+                packet.set_version(4);
+                packet.set_header_len(20);
+                packet.set_dscp(out.tos >> 2);
+                packet.set_ecn(out.tos & 3);
+                packet.set_total_len(u16::try_from(length).unwrap_or(0));
+                packet.clear_flags();
+                packet.set_dont_frag(piece.is_none() && out.fragmenting != Fragmenting::Allowed);
+                packet.set_ident(own);
+                if let Some((_, offset, more)) = piece {
+                    packet.set_frag_offset(offset as u16);
+                    packet.set_more_frags(more);
+                }
+                packet.set_hop_limit(ttl);
+                packet.set_next_header(out.protocol.into());
+                packet.set_src_addr(source);
+                packet.set_dst_addr(destination);
+                packet.set_checksum(0);
+                let sum = checksum::of(packet.into_inner());
+                frame.head_mut()[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut next = out.protocol;
+                if let Some((ident, offset, more)) = piece {
+                    let bytes = frame.push(8);
+                    bytes[0] = next;
+                    let mut header = Ipv6FragmentHeader::new_unchecked(&mut bytes[2..]);
+                    header.set_frag_offset((offset / 8) as u16);
+                    header.set_more_frags(more);
+                    header.set_ident(ident);
+                    next = FRAGMENT;
+                }
+                let length = frame.len();
+                let ttl = out.ttl.unwrap_or(self.default_ttl);
+                let mut packet = Ipv6Packet::new_unchecked(frame.push(40));
+                packet.set_version(6);
+                packet.set_traffic_class(out.tos);
+                packet.set_flow_label(0);
+                packet.set_payload_len(u16::try_from(length).unwrap_or(0));
+                packet.set_next_header(next.into());
+                packet.set_hop_limit(ttl);
+                packet.set_src_addr(source);
+                packet.set_dst_addr(destination);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a packet in pieces.
+    fn fragment(&mut self, path: &Path, out: &Outgoing, frame: &TxFrame, mtu: usize) -> Result<(), Error> {
+        let header = if out.destination.is_ipv4() { 20 } else { 48 };
+        let step = mtu.saturating_sub(header) & !7;
+        if step == 0 {
+            return Err(Error::MessageTooLong);
+        }
+        let whole = Chunk::from(frame.flatten());
+        let ident = self.random.u32();
+        let mut at = 0;
+        while at < whole.len() {
+            let end = (at + step).min(whole.len());
+            let mut piece = TxFrame::with_body(whole.slice(at, end));
+            self.push_network(out, &mut piece, Some((ident, at, end < whole.len())));
+            self.stats.fragments_created += 1;
+            self.stats.out_packets += 1;
+            self.link_output(path, out.destination, piece)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Gives an IP packet to the link of the path.
+    pub fn link_output(&mut self, path: &Path, destination: IpAddr, mut frame: TxFrame) -> Result<(), Error> {
+        let now = self.now;
+        let Some(interface) = self.interface(path.interface) else {
+            return if path.local { self.loop_back(0, frame) } else { Err(Error::InterfaceDown) };
+        };
+        if path.local || interface.medium == Medium::Loopback {
+            return self.loop_back(path.interface, frame);
+        }
+        if !interface.up {
+            return Err(Error::InterfaceDown);
+        }
+        if interface.medium == Medium::Ip {
+            self.transmit(path.interface, frame);
+            return Ok(());
+        }
+        let mac = match destination {
+            IpAddr::V4(ip) if ip.is_multicast() => {
+                let octets = ip.octets();
+                Mac([1, 0, 0x5e, octets[1] & 0x7f, octets[2], octets[3]])
+            }
+            IpAddr::V6(ip) if ip.is_multicast() => {
+                let octets = ip.octets();
+                Mac([0x33, 0x33, octets[12], octets[13], octets[14], octets[15]])
+            }
+            _ if self.frame_broadcast(path.interface, destination) => Mac::BROADCAST,
+            _ => match self.neighbours.resolve(path.interface, path.next_hop, frame, now) {
+                Resolution::Known(mac, known) => {
+                    frame = known;
+                    if std::mem::take(&mut self.neighbours.rearm) {
+                        self.arm_neighbours();
+                    }
+                    mac
+                }
+                Resolution::Waiting { ask } => {
+                    if ask {
+                        self.ask_neighbour(path.interface, path.next_hop, None);
+                    }
+                    self.arm_neighbours();
+                    return Ok(());
+                }
+                Resolution::Failed => return Err(Error::HostUnreachable),
+            },
+        };
+        self.ethernet_output(path.interface, mac, frame);
+        Ok(())
+    }
+
+    /// Puts the Ethernet header in front and sends.
+    pub fn ethernet_output(&mut self, interface: u32, to: Mac, mut frame: TxFrame) {
+        let Some(own) = self.interface(interface).map(|i| i.mac) else { return };
+        let kind: u16 = match frame.head().first().map(|first| first >> 4) {
+            Some(6) => 0x86dd,
+            Some(4) => 0x0800,
+            _ => 0x0806,
+        };
+        let header = frame.push(14);
+        header[..6].copy_from_slice(to.as_bytes());
+        header[6..12].copy_from_slice(own.as_bytes());
+        header[12..14].copy_from_slice(&kind.to_be_bytes());
+        self.transmit(interface, frame);
+    }
+
+    fn transmit(&mut self, interface: u32, frame: TxFrame) {
+        if !self.taps.is_empty() {
+            self.show_sent(interface, &frame);
+        }
+        if let Some(interface) = self.interface_mut(interface) {
+            interface.counters.tx_packets += 1;
+            interface.counters.tx_bytes += frame.len() as u64;
+            if let Some(traffic) = &interface.traffic {
+                traffic.sent_packets.fetch_add(1, Ordering::Relaxed);
+                traffic.sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            }
+            interface.link.transmit(frame);
+        }
+    }
+
+    fn loop_back(&mut self, interface: u32, frame: TxFrame) -> Result<(), Error> {
+        if self.loopback.len() >= LOOPBACK_QUEUE {
+            return Err(Error::NoBuffers);
+        }
+        let segment = frame.segmentation.map(|s| s.size);
+        let mut frame = frame;
+        let checksum =
+            if frame.checksum_offload().is_some() { RxChecksum::Valid } else { RxChecksum::Unknown };
+        frame.finish_checksum();
+        let data = frame.flatten().into();
+        self.loopback.push_back((interface, RxFrame { data, checksum, segment }));
+        Ok(())
+    }
+
+    /// Asks for the neighbour's address by the protocol of its family.
+    pub fn ask_neighbour(&mut self, interface: u32, ip: IpAddr, known: Option<Mac>) {
+        match ip {
+            IpAddr::V4(ip) => self.arp_request(interface, ip, known),
+            IpAddr::V6(ip) => self.neighbour_solicit(interface, ip, known),
+        }
+    }
+
+    pub fn arm_neighbours(&mut self) {
+        let next = self.neighbours.next();
+        self.timers.set(TimerKey::Neighbours, &mut self.neighbours.timer, next);
+    }
+
+    /// The frames that waited for a neighbour go out.
+    pub fn send_waiting(&mut self, interface: u32, to: Mac, frames: Vec<TxFrame>) {
+        for frame in frames {
+            self.ethernet_output(interface, to, frame);
+        }
+    }
+
+    /// Frames that waited in vain become errors of their senders.
+    pub fn fail_waiting(&mut self, interface: u32, frames: Vec<TxFrame>) {
+        for frame in frames {
+            let bytes = frame.flatten();
+            if let Some(mut error) = super::icmp::quoted(&bytes, interface) {
+                error.error = Error::HostUnreachable;
+                error.hard = true;
+                self.errors.push(error);
+            }
+        }
+    }
+
+    /// Sends a small packet of the engine's own (ICMP, IGMP, MLD, NDP) with its transport header as bytes.
+    pub fn output_bytes(&mut self, path: &Path, out: &Outgoing, bytes: &[u8]) -> Result<(), Error> {
+        let frame = TxFrame::with_body(Chunk::from(bytes));
+        self.output(path, out, frame)
+    }
+
+    /// The addresses by which an answer to `packet` goes: from where it went, unless that was a group.
+    pub fn answer_source(&self, packet: &Packet) -> Option<IpAddr> {
+        (!packet.multicast && !self.is_broadcast(packet.destination)).then_some(packet.destination)
+    }
+
+    /// A path that does not depend on routes: out of this interface to a neighbour or group.
+    pub fn direct(&self, interface: u32, to: IpAddr, source: IpAddr) -> Path {
+        let mtu = self.interface(interface).map_or(1280, |i| i.mtu_of(to));
+        Path { interface, next_hop: to, source, mtu, local: false }
+    }
+
+    pub fn changed(&mut self) {
+        self.generation += 1;
+    }
+
+    /// When the interfaces want to be looked at again.
+    pub fn arm_interfaces(&mut self) {
+        let next = self.interfaces_next();
+        let mut slot = self.interfaces_timer;
+        self.timers.set(TimerKey::Interfaces, &mut slot, next);
+        self.interfaces_timer = slot;
+    }
+
+    fn interfaces_next(&self) -> Option<Time> {
+        let mut times: SmallVec<[Time; 8]> = SmallVec::new();
+        times.extend(self.routes.next_end());
+        for interface in &self.interfaces {
+            for address in &interface.addresses {
+                if let super::interface::AddressState::Tentative { until } = address.state {
+                    times.push(until);
+                }
+                times.extend(address.valid_until);
+                if address.state == super::interface::AddressState::Valid {
+                    times.extend(address.preferred_until);
+                }
+            }
+            times.extend(interface.groups.next());
+            if interface.router_mode == RouterMode::Accept {
+                times.extend(interface.solicit_at);
+            }
+        }
+        times.into_iter().min()
+    }
+}
+
+/// The address that stands for no address of the family.
+pub fn any(v4: bool) -> IpAddr {
+    if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}

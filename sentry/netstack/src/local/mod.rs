@@ -1,0 +1,3 @@
+//! Traffic that does not leave the stack: buffers go from socket to socket, no packets are made.
+
+pub(crate) mod stream;

@@ -1,0 +1,144 @@
+//! Multicast groups of a UDP socket, with the sources it wants or does not want (RFC 3678).
+
+use super::UdpSocket;
+use crate::error::{NetError, Result};
+use std::net::IpAddr;
+
+/// Sources that a group may have (`igmp_max_msf`).
+const MAX_SOURCES: usize = 10;
+
+/// A group joined.
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
+    group: IpAddr,
+    device: u32,
+    /// Only of these sources; else of all but these.
+    include: bool,
+    sources: Vec<IpAddr>,
+}
+
+impl Membership {
+    fn wants(&self, source: IpAddr) -> bool {
+        self.sources.contains(&source) == self.include
+    }
+}
+
+/// What is done to the sources of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceChange {
+    /// `IP_ADD_SOURCE_MEMBERSHIP`
+    Join,
+    /// `IP_DROP_SOURCE_MEMBERSHIP`
+    Leave,
+    /// `IP_BLOCK_SOURCE`
+    Block,
+    /// `IP_UNBLOCK_SOURCE`
+    Unblock,
+}
+
+impl UdpSocket {
+    /// Joins a group on an interface: EADDRINUSE, ENODEV.
+    pub fn join(&self, group: IpAddr, device: u32) -> Result<()> {
+        let device = self.group_device(group, device)?;
+        let mut inner = self.lock();
+        if inner.groups.iter().any(|g| (g.group, g.device) == (group, device)) {
+            return Err(NetError::AddressInUse);
+        }
+        if inner.groups.len() >= 20 {
+            return Err(NetError::NoBuffers);
+        }
+        self.tell_wire(group, device, true)?;
+        inner.groups.push(Membership { group, device, include: false, sources: Vec::new() });
+        Ok(())
+    }
+
+    /// EADDRNOTAVAIL
+    pub fn leave(&self, group: IpAddr, device: u32) -> Result<()> {
+        let gone = {
+            let mut inner = self.lock();
+            let at =
+                inner.groups.iter().position(|g| g.group == group && (device == 0 || g.device == device));
+            inner.groups.remove(at.ok_or(NetError::AddressNotAvailable)?)
+        };
+        self.tell_wire(gone.group, gone.device, false)
+    }
+
+    /// Tells the packet engine of one member more or less.
+    fn tell_wire(&self, group: IpAddr, device: u32, joined: bool) -> Result<()> {
+        let Some(wire) = self.stack.wire() else { return Ok(()) };
+        if joined {
+            return wire.join(group, device);
+        }
+        wire.leave(group, device);
+        Ok(())
+    }
+
+    /// The socket is closed: it is in no group any more.
+    pub(super) fn leave_all(&self, groups: Vec<Membership>) {
+        for g in groups {
+            let _ = self.tell_wire(g.group, g.device, false);
+        }
+    }
+
+    /// Changes the sources of a group: EINVAL for what does not fit how it was joined, EADDRNOTAVAIL, ENOBUFS.
+    pub fn change_source(&self, group: IpAddr, device: u32, source: IpAddr, how: SourceChange) -> Result<()> {
+        let device = self.group_device(group, device)?;
+        let include = matches!(how, SourceChange::Join | SourceChange::Leave);
+        let mut inner = self.lock();
+        let Some(at) = inner.groups.iter().position(|g| (g.group, g.device) == (group, device)) else {
+            if how != SourceChange::Join {
+                return Err(NetError::Invalid);
+            }
+            self.tell_wire(group, device, true)?;
+            inner.groups.push(Membership { group, device, include: true, sources: vec![source] });
+            return Ok(());
+        };
+        let m = &mut inner.groups[at];
+        if m.include != include {
+            return Err(NetError::Invalid);
+        }
+        let found = m.sources.iter().position(|s| *s == source);
+        match (how, found) {
+            (SourceChange::Join | SourceChange::Block, Some(_)) => return Err(NetError::AddressNotAvailable),
+            (SourceChange::Join | SourceChange::Block, None) if m.sources.len() >= MAX_SOURCES => {
+                return Err(NetError::NoBuffers);
+            }
+            (SourceChange::Join | SourceChange::Block, None) => m.sources.push(source),
+            (_, None) => return Err(NetError::AddressNotAvailable),
+            (_, Some(i)) => {
+                m.sources.remove(i);
+                // Without a source there is no membership any more.
+                if include && m.sources.is_empty() {
+                    inner.groups.remove(at);
+                    return self.tell_wire(group, device, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn group_device(&self, group: IpAddr, device: u32) -> Result<u32> {
+        if device != 0 {
+            return self.stack.interfaces.by_index(device).map(|i| i.index).ok_or(NetError::NoDevice);
+        }
+        self.stack.route(group, None, 0).map(|r| r.device).map_err(|_| NetError::NoDevice)
+    }
+
+    /// `IP_MULTICAST_ALL`
+    pub fn set_all_groups(&self, on: bool) {
+        self.lock().all_groups = on;
+    }
+
+    /// Whether a datagram of a group is for this socket; `anyone`: some socket has joined the group.
+    pub(crate) fn wants_group(&self, group: IpAddr, source: IpAddr, device: u32, anyone: bool) -> bool {
+        let inner = self.lock();
+        match inner.groups.iter().find(|g| (g.group, g.device) == (group, device)) {
+            Some(m) => m.wants(source),
+            None => inner.all_groups && anyone,
+        }
+    }
+
+    pub(crate) fn joined(&self, group: IpAddr, device: u32) -> bool {
+        self.lock().groups.iter().any(|g| (g.group, g.device) == (group, device))
+    }
+}

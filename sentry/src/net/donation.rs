@@ -1,0 +1,67 @@
+//! The descriptors that a sandbox gets for its network. All were opened in the container's network namespace by the
+//! command that made it, since the sentry can make no socket.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// TCP sockets for conversations with the name server.
+pub const CONVERSATIONS: usize = 4;
+
+/// The way to the name server that Docker runs on the loopback interface of the namespace.
+#[derive(Debug)]
+pub struct NameServer {
+    /// A UDP socket connected to it.
+    pub datagrams: OwnedFd,
+    /// TCP sockets connected to nobody.
+    pub conversations: [OwnedFd; CONVERSATIONS],
+    /// It was seen there.
+    pub present: bool,
+}
+
+/// All descriptors.
+#[derive(Debug)]
+pub struct Donation {
+    /// Questions of rtnetlink.
+    pub questions: OwnedFd,
+    /// News of rtnetlink.
+    pub news: OwnedFd,
+    /// None where loopback is down.
+    pub names: Option<NameServer>,
+    /// Packet sockets that are bound to nothing yet: one for each interface there may be at once.
+    pub packets: Vec<OwnedFd>,
+}
+
+const NAMES: u8 = 1;
+const PRESENT: u8 = 2;
+
+impl Donation {
+    /// The descriptors in the order in which they travel, and what goes with them.
+    pub fn parts(&self) -> (u8, Vec<BorrowedFd<'_>>) {
+        let mut fds = vec![self.questions.as_fd(), self.news.as_fd()];
+        let mut flags = 0;
+        if let Some(names) = &self.names {
+            flags = NAMES | if names.present { PRESENT } else { 0 };
+            fds.push(names.datagrams.as_fd());
+            fds.extend(names.conversations.iter().map(AsFd::as_fd));
+        }
+        fds.extend(self.packets.iter().map(AsFd::as_fd));
+        (flags, fds)
+    }
+
+    /// The other way.
+    pub fn from_parts(flags: u8, fds: Vec<OwnedFd>) -> io::Result<Donation> {
+        let few = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(few);
+        let (questions, news) = (next()?, next()?);
+        let names = if flags & NAMES != 0 {
+            let datagrams = next()?;
+            let list = (0..CONVERSATIONS).map(|_| next()).collect::<io::Result<Vec<OwnedFd>>>()?;
+            let conversations = list.try_into().map_err(|_| few())?;
+            Some(NameServer { datagrams, conversations, present: flags & PRESENT != 0 })
+        } else {
+            None
+        };
+        Ok(Donation { questions, news, names, packets: fds.collect() })
+    }
+}

@@ -1,0 +1,17 @@
+//! The sandbox's link to the network namespace that the engine prepared: frames go through donated packet sockets
+//! (`packet_link`), interfaces, addresses and routes are taken over and followed (`host_links`), Docker's name server
+//! is reached (`name_server`), one thread waits for all of it (`runner`).
+
+mod donation;
+mod host_links;
+mod name_server;
+mod packet_link;
+mod runner;
+#[cfg(test)]
+mod tests;
+
+pub use donation::{CONVERSATIONS, Donation, NameServer};
+pub use name_server::ADDRESS as NAME_SERVER;
+pub use packet_link::PacketLink;
+use platform::hostsys;
+pub use runner::{show, start};

@@ -1,0 +1,290 @@
+//! Docker's name server as the guest sees it: 127.0.0.11:53. It runs on the loopback interface of the host's namespace,
+//! behind address translation of its own, so what guests send there is carried over by donated sockets: datagrams by one
+//! that is connected to that address, under identifiers of our own; conversations over TCP by a few that are connected
+//! to it and to nobody else. Nothing else of that interface can be reached.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use netstack::tcp::{TakeHow, Transport};
+use netstack::udp::Datagram;
+use netstack::{Buf, Endpoint, Events, LOOPBACK, NetError, Relay, Stack, Waker};
+
+use super::donation::NameServer;
+use super::hostsys::inet;
+use super::hostsys::socket::{self, Interest};
+
+/// Where it is, for the guest and for the host.
+pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+
+/// Questions that may wait for an answer; the oldest makes room.
+const QUESTIONS: usize = 4096;
+/// After this long nobody waits for an answer any more.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The largest piece of a conversation that is carried at once.
+const PIECE: usize = 16 << 10;
+
+/// Who asked, and under which identifier.
+struct Question {
+    from: Endpoint,
+    id: [u8; 2],
+    asked: Instant,
+}
+
+#[derive(Default)]
+struct Questions {
+    open: HashMap<u16, Question>,
+    order: VecDeque<u16>,
+}
+
+/// A conversation: the guest's end as the server sees it, and what is on its way.
+struct Conversation {
+    far: Arc<dyn Transport>,
+    host: OwnedFd,
+    /// Connected on the host.
+    ready: bool,
+    to_host: Vec<u8>,
+    to_guest: Vec<u8>,
+    guest_done: bool,
+    host_done: bool,
+}
+
+pub struct Names {
+    stack: Arc<Stack>,
+    datagrams: OwnedFd,
+    present: AtomicBool,
+    next: AtomicU16,
+    questions: Mutex<Questions>,
+    free: Mutex<Vec<OwnedFd>>,
+    /// Conversations that the thread of the network has not seen yet.
+    new: Mutex<Vec<Conversation>>,
+    bell: Arc<socket::Waker>,
+}
+
+/// Wakes the thread of the network.
+struct Ring(Arc<socket::Waker>);
+
+impl Waker for Ring {
+    fn wake(&self, _events: Events) {
+        self.0.wake();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn here() -> Endpoint {
+    Endpoint::new(ADDRESS.ip(), ADDRESS.port())
+}
+
+impl Names {
+    pub fn new(server: NameServer, stack: &Arc<Stack>, bell: Arc<socket::Waker>) -> Arc<Names> {
+        let mut first = [0; 2];
+        super::hostsys::rand::fill(&mut first);
+        let names = Arc::new(Names {
+            stack: stack.clone(),
+            datagrams: server.datagrams,
+            present: AtomicBool::new(server.present),
+            next: AtomicU16::new(u16::from_ne_bytes(first)),
+            questions: Mutex::default(),
+            free: Mutex::new(server.conversations.into()),
+            new: Mutex::default(),
+            bell,
+        });
+        stack.set_relay(names.clone());
+        names
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.datagrams.as_fd()
+    }
+
+    /// Answers go back to whoever has asked.
+    pub fn answers(&self) {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let count = match inet::receive(&self.datagrams, &mut buffer) {
+                Ok(Some(count)) => count,
+                Ok(None) => return,
+                // Nobody is there: what has been asked stays without an answer.
+                Err(_) => continue,
+            };
+            let Some(answer) = buffer.get_mut(..count) else { continue };
+            let Some(id) = answer.first_chunk_mut::<2>() else { continue };
+            let Some(question) = lock(&self.questions).open.remove(&u16::from_be_bytes(*id)) else {
+                continue;
+            };
+            *id = question.id;
+            self.present.store(true, Ordering::Relaxed);
+            let datagram = Datagram {
+                from: here(),
+                to: question.from,
+                device: LOOPBACK,
+                data: Buf::copy_of(answer),
+                time: self.stack.env.realtime(),
+                ttl: 64,
+                tos: 0,
+                drops: 0,
+            };
+            // Who has asked may be gone.
+            let _ = self.stack.deliver_datagram(datagram, false);
+        }
+    }
+}
+
+impl Relay for Names {
+    fn wants(&self, to: Endpoint, taken: bool) -> bool {
+        (to.ip, to.port) == (ADDRESS.ip(), ADDRESS.port()) && (!taken || self.present.load(Ordering::Relaxed))
+    }
+
+    fn datagram(&self, from: Endpoint, _to: Endpoint, data: &[u8]) -> Result<(), NetError> {
+        // What is no message of DNS has nobody to go to.
+        let Some(&id) = data.first_chunk::<2>() else { return Ok(()) };
+        let mut message = data.to_vec();
+        let own = {
+            let mut questions = lock(&self.questions);
+            let now = Instant::now();
+            while let Some(&oldest) = questions.order.front() {
+                let late = |q: &Question| now.duration_since(q.asked) > PATIENCE;
+                if questions.order.len() < QUESTIONS && questions.open.get(&oldest).is_some_and(|q| !late(q))
+                {
+                    break;
+                }
+                questions.order.pop_front();
+                questions.open.remove(&oldest);
+            }
+            let mut own = self.next.fetch_add(0x9e37, Ordering::Relaxed);
+            while questions.open.contains_key(&own) {
+                own = self.next.fetch_add(0x9e37, Ordering::Relaxed);
+            }
+            questions.open.insert(own, Question { from, id, asked: now });
+            questions.order.push_back(own);
+            own
+        };
+        message[..2].copy_from_slice(&own.to_be_bytes());
+        match inet::send(&self.datagrams, &message) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(NetError::Refused),
+            // Lost, as datagrams are.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn connection(&self, far: Arc<dyn Transport>, _to: Endpoint) -> Result<(), NetError> {
+        let host = lock(&self.free).pop().ok_or(NetError::NoBuffers)?;
+        if let Err(error) = inet::connect(&host, ADDRESS) {
+            tracing::debug!("no conversation with the name server: {error}");
+            self.give_back(host);
+            return Err(NetError::Refused);
+        }
+        far.set_waker(Arc::new(Ring(self.bell.clone())));
+        lock(&self.new).push(Conversation {
+            far,
+            host,
+            ready: false,
+            to_host: Vec::new(),
+            to_guest: Vec::new(),
+            guest_done: false,
+            host_done: false,
+        });
+        self.bell.wake();
+        Ok(())
+    }
+}
+
+impl Names {
+    fn give_back(&self, host: OwnedFd) {
+        if inet::disconnect(&host).is_ok() {
+            lock(&self.free).push(host);
+        }
+    }
+}
+
+/// The conversations that go on; the network's thread alone has them.
+#[derive(Default)]
+pub struct Conversations(Vec<Conversation>);
+
+impl Conversations {
+    /// What to wait for on the host's side.
+    pub fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
+        self.0.iter().map(|c| {
+            let mut interest = Interest::read(c.host.as_fd());
+            interest.write = !c.ready || !c.to_host.is_empty();
+            interest
+        })
+    }
+
+    /// Moves what can be moved; ends those that are over. `events`: readable and writable, as in `interests`.
+    pub fn carry(&mut self, names: &Names, events: &[(bool, bool)]) {
+        let mut going = Vec::new();
+        for (index, mut conversation) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            let (readable, writable) = events.get(index).copied().unwrap_or_default();
+            conversation.ready |= writable;
+            if conversation.carry(readable).is_ok() && !conversation.over() {
+                going.push(conversation);
+            } else {
+                let aborted = !conversation.over();
+                conversation.far.close(aborted);
+                names.give_back(conversation.host);
+            }
+        }
+        going.append(&mut lock(&names.new));
+        self.0 = going;
+    }
+}
+
+impl Conversation {
+    fn over(&self) -> bool {
+        self.host_done && self.to_guest.is_empty() && (self.guest_done || self.far.has_error())
+    }
+
+    fn carry(&mut self, readable: bool) -> std::io::Result<()> {
+        if readable && self.to_guest.is_empty() && !self.host_done {
+            let mut buffer = vec![0; PIECE];
+            if let Some(count) = inet::receive(&self.host, &mut buffer)? {
+                buffer.truncate(count);
+                self.host_done = count == 0;
+                self.to_guest = buffer;
+                if self.host_done {
+                    self.far.shutdown(false, true);
+                }
+            }
+        }
+        while !self.to_guest.is_empty() {
+            match self.far.reserve(self.to_guest.len()) {
+                Ok(room) => {
+                    let rest = self.to_guest.split_off(room.min(self.to_guest.len()));
+                    let piece = std::mem::replace(&mut self.to_guest, rest);
+                    self.far.commit(room, Some(Buf::from_vec(piece)), false);
+                }
+                Err(NetError::WouldBlock) => break,
+                Err(_) => return Err(std::io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        if self.to_host.is_empty() && !self.guest_done {
+            match self.far.take(PIECE, TakeHow::default()) {
+                Ok(taken) if taken.len == 0 => self.guest_done = true,
+                Ok(taken) => taken.parts.iter().for_each(|part| self.to_host.extend_from_slice(part.bytes())),
+                Err(NetError::WouldBlock) => {}
+                Err(_) => return Err(std::io::ErrorKind::ConnectionReset.into()),
+            }
+        }
+        if self.ready && !self.to_host.is_empty() {
+            match inet::send(&self.host, &self.to_host) {
+                Ok(count) => drop(self.to_host.drain(..count)),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.ready && self.guest_done && self.to_host.is_empty() && !self.host_done {
+            // Saying it twice changes nothing.
+            inet::finish(&self.host)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! A link of the packet engine over a packet socket. Frames leave by one gathering write each, payload
+//! straight from the buffers that the guest's bytes were copied to; a TCP frame may hold 64 KiB.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use netstack::engine::chunk::Chunk;
+use netstack::engine::frame::{RxChecksum, RxFrame, SegmentKind, TxFrame};
+use netstack::engine::link::{Capabilities, LinkEndpoint, Mac, Medium};
+use netstack::{Buf, Pool};
+
+use super::hostsys::packet::{self, VnetHeader};
+
+/// Frames that wait to be written; more are dropped, as a full transmit queue does.
+const QUEUE: usize = 1024;
+/// Frames read in one go.
+const BATCH: usize = 64;
+
+/// Frames from this size on keep the buffer that they were read into; smaller ones are copied, so that what waits in a
+/// socket's queue does not hold much more memory than it has bytes.
+const KEPT: usize = 16 << 10;
+
+/// Buffers for frames to be read into.
+#[derive(Debug)]
+pub struct Room {
+    pool: Arc<Pool>,
+    next: Option<Buf>,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { pool: Arc::new(Pool::of(packet::FRAME)), next: None }
+    }
+}
+
+/// One interface of the host's namespace.
+pub struct PacketLink {
+    fd: Arc<OwnedFd>,
+    mtu: usize,
+    mac: [u8; 6],
+    queue: Mutex<VecDeque<TxFrame>>,
+}
+
+impl PacketLink {
+    pub fn new(fd: Arc<OwnedFd>, mtu: usize, mac: [u8; 6]) -> PacketLink {
+        PacketLink { fd, mtu, mac, queue: Mutex::default() }
+    }
+
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    /// Frames that have arrived, some of them.
+    pub fn receive(&self, room: &mut Room, mut take: impl FnMut(RxFrame)) -> std::io::Result<usize> {
+        for count in 0..BATCH {
+            let mut buf = room.next.take().unwrap_or_else(|| room.pool.get(packet::FRAME));
+            let Some((header, length)) = packet::receive(&*self.fd, buf.bytes_mut())? else {
+                room.next = Some(buf);
+                return Ok(count);
+            };
+            let data = if length >= KEPT {
+                buf.truncate(length);
+                Chunk::from(buf)
+            } else {
+                let copy = buf.bytes().get(..length).unwrap_or_default().into();
+                room.next = Some(buf);
+                copy
+            };
+            let valid = header.flags & (packet::NEEDS_CHECKSUM | packet::CHECKSUM_VALID) != 0;
+            take(RxFrame {
+                data,
+                checksum: if valid { RxChecksum::Valid } else { RxChecksum::Unknown },
+                segment: (header.gso != 0 && header.size != 0).then_some(header.size),
+            });
+        }
+        Ok(BATCH)
+    }
+
+    fn write(&self, frame: &TxFrame) {
+        let mut header = VnetHeader::default();
+        if let Some((start, offset)) = frame.checksum_offload() {
+            header.flags = packet::NEEDS_CHECKSUM;
+            header.csum_start = start as u16;
+            header.csum_offset = offset as u16;
+        }
+        if let Some(cut) = frame.segmentation {
+            header.gso = match cut.kind {
+                SegmentKind::Tcp4 => packet::GSO_TCP4,
+                SegmentKind::Tcp6 => packet::GSO_TCP6,
+                SegmentKind::Udp => packet::GSO_UDP,
+            };
+            header.size = cut.size;
+            header.header = frame.header_len() as u16;
+        }
+        // What the host does not take (no buffers, interface down) is lost, as on any link.
+        if frame.body.len() > 60 {
+            let _ = packet::send(&*self.fd, header, &[&frame.flatten()]);
+            return;
+        }
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(frame.body.len() + 1);
+        pieces.push(frame.head());
+        pieces.extend(frame.body.iter().map(|chunk| &chunk[..]));
+        let _ = packet::send(&*self.fd, header, &pieces);
+    }
+}
+
+impl LinkEndpoint for PacketLink {
+    fn transmit(&self, frame: TxFrame) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() < QUEUE {
+            queue.push_back(frame);
+        }
+    }
+
+    fn flush(&self) {
+        // The write is made under the lock, so that frames keep their order.
+        loop {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(frame) = queue.pop_front() else { return };
+            self.write(&frame);
+        }
+    }
+
+    fn medium(&self) -> Medium {
+        Medium::Ethernet
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn mac(&self) -> Mac {
+        Mac(self.mac)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { checksum: true, segmentation: 65_535, udp_segmentation: false }
+    }
+}

@@ -1,0 +1,3 @@
+apt-get --version
+dpkg --version | head -1
+dpkg -l | wc -l
