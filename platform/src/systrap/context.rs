@@ -24,11 +24,12 @@ enum Seen {
     },
 }
 
-/// Traps that patches cause, or that happen in their code.
-fn at_site(patches: &Patches, now: &mut Registers, trap: Trap) -> Seen {
+/// Traps that patches cause, or that happen in their code. `again` is the instruction that was already tried once more.
+fn at_site(patches: &Patches, now: &mut Registers, trap: Trap, again: &mut Option<u64>) -> Seen {
     let signal = |signo| matches!(trap, Trap::Signal(s) if s.signo == signo);
     if signal(libc::SIGILL)
         && let Some(rip) = patches.behind(now.rip)
+        && (rip != now.rip || again.replace(rip) != Some(rip))
     {
         return Seen::GoOn { rip };
     }
@@ -269,6 +270,7 @@ impl SystrapContext {
         }
         let mut look = true;
         let mut put_off = 0;
+        let mut again = None;
         loop {
             if look && interrupt.pending.load(SeqCst) && interrupt.pending.swap(false, SeqCst) {
                 // In the frame it is already; a thread that waits has not taken it yet.
@@ -334,7 +336,10 @@ impl SystrapContext {
             *at_call = None;
             let cause = match cause {
                 Some(Cause::Trap(trap)) => {
-                    match space.with_patches(|p| at_site(p, &mut now, trap)).unwrap_or(Seen::Trap(trap)) {
+                    match space
+                        .with_patches(|p| at_site(p, &mut now, trap, &mut again))
+                        .unwrap_or(Seen::Trap(trap))
+                    {
                         Seen::Trap(trap) => Some(trap),
                         Seen::GoOn { rip } => {
                             *regs = now;

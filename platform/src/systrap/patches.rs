@@ -367,9 +367,10 @@ impl Patches {
         Some((*after, *kind, rip - area.at - *start as u64 * UNIT))
     }
 
-    /// Where a thread goes on that came to the instruction after the call of a patched site, if that was overwritten.
+    /// Where a thread goes on that found an invalid instruction after the call of a site: behind the call in the site's code, as the
+    /// instruction was overwritten; or there once more, if it has been restored since.
     pub(super) fn behind(&self, rip: u64) -> Option<u64> {
-        let site = self.sites.get(&rip)?;
-        (site.patched && matches!(site.kind, Kind::Compare(_))).then_some(site.slot + super::site::GO_ON)
+        let site = self.sites.get(&rip).filter(|s| matches!(s.kind, Kind::Compare(_)))?;
+        Some(if site.patched { site.slot + super::site::GO_ON } else { rip })
     }
 }
