@@ -1,14 +1,17 @@
 //! Stub processes under attack from outside (SelfDoS at worst): signals of all kinds change nothing, SIGKILL ends the guest process that the
-//! stub ran, and without any stub the sandbox ends and leaves nothing.
+//! stub ran, and without any stub the sandbox ends and leaves nothing. And as many threads as a guest may want.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::until;
+
+const THREADS: usize = 4096;
 
 const SCRIPT: &str = "(while :; do :; done) & v=$!; echo ready; wait $v; echo \"ended $?\"; \
                       n=0; for i in 1 2 3; do n=$((n + $(sh -c 'echo 1'))); done; echo \"after $n\"";
@@ -124,5 +127,39 @@ fn without_stubs_the_sandbox_ends() {
         assert!(!child.wait().unwrap().success(), "{platform}: {rest}");
         until("the end of all", || stubs(sentry).is_empty() && stat(sentry).is_empty());
         assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0, "{platform}");
+    }
+}
+
+/// All there at once, and each of them back with its own number.
+#[test]
+#[ignore = "a guest's program"]
+fn guest_of_many_threads() {
+    let all = Arc::new(Barrier::new(THREADS + 1));
+    let thread = |n: usize| {
+        let all = all.clone();
+        let body = move || {
+            all.wait();
+            n
+        };
+        std::thread::Builder::new().stack_size(16 << 10).spawn(body).unwrap()
+    };
+    let threads: Vec<_> = (0..THREADS).map(thread).collect();
+    all.wait();
+    for (n, thread) in threads.into_iter().enumerate() {
+        assert_eq!(thread.join().unwrap(), n);
+    }
+}
+
+#[test]
+fn four_thousand_threads() {
+    let own = std::env::current_exe().unwrap();
+    for platform in ["systrap", "ptrace"] {
+        let state = tempfile::tempdir().unwrap();
+        let mut command = Command::new("timeout");
+        command.args(["-k", "1", "200", env!("CARGO_BIN_EXE_runsc"), "--root"]).arg(state.path());
+        command.args(["--platform", platform, "do"]).arg(&own);
+        command.args(["stubs::guest_of_many_threads", "--ignored", "--exact"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{platform}: {output:?}");
     }
 }
