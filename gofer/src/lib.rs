@@ -71,6 +71,7 @@ pub fn serve(config: GoferConfig) -> Result<(), ServeError> {
     if config.confinement.is_some() {
         confine::install_filter(place::have_openat2())?;
     }
+    hostsys::process::forget_text();
     let ended = channel::run(&server, &config.socket);
     if config.confinement.is_none() {
         // The filter allows no thread to end; there the process does.

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 bitflags::bitflags! {
     /// Namespaces, with the values of CLONE_NEW*.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -248,29 +250,17 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 
 /// The processors a thread may run on (0: the calling one).
 pub fn affinity(tid: Pid) -> io::Result<Vec<usize>> {
-    // SAFETY: all-zero is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a live set of the size given.
-    if unsafe { libc::sched_getaffinity(tid, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the index is below the size of the set.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+    let set = sched_getaffinity(rustix::process::Pid::from_raw(tid))?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
 /// Restricts a thread to these processors.
 pub fn set_affinity(tid: Pid, cpus: &[usize]) -> io::Result<()> {
-    // SAFETY: all-zero is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus.iter().filter(|c| **c < libc::CPU_SETSIZE as usize) {
-        // SAFETY: the index is below the size of the set.
-        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    let mut set = CpuSet::new();
+    for cpu in cpus.iter().filter(|c| **c < CpuSet::MAX_CPU) {
+        set.set(*cpu);
     }
-    // SAFETY: a live set of the size given.
-    match unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &set) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(sched_setaffinity(rustix::process::Pid::from_raw(tid), &set)?)
 }
 
 /// Lets the C library's allocator use its main arena only. With more it reads the number of processors from /sys when a
@@ -279,6 +269,27 @@ pub fn set_affinity(tid: Pid, cpus: &[usize]) -> io::Result<()> {
 pub fn one_malloc_arena() {
     // SAFETY: plain numbers.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Takes the program's own code and constants out of the process' memory; what is used again comes back from the file's cache, 16 pages
+/// at a time. For processes that live long after a start that needed far more code than what follows.
+pub fn forget_text() {
+    // SAFETY: only data that the call hands over while it lasts is read, and `forget_segments` does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(forget_segments), std::ptr::null_mut()) };
+}
+
+/// Segments that nothing is written to (relocations neither).
+unsafe extern "C" fn forget_segments(info: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> i32 {
+    // SAFETY: `info` and its headers live as long as this call; dropping clean pages of a file changes no byte of memory.
+    unsafe {
+        let headers = std::slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum));
+        for h in headers.iter().filter(|h| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0) {
+            let start = ((*info).dlpi_addr + h.p_vaddr) & !(crate::PAGE - 1);
+            let end = (*info).dlpi_addr + h.p_vaddr + h.p_memsz;
+            libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED);
+        }
+    }
+    0
 }
 
 #[cfg(test)]

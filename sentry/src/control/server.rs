@@ -24,6 +24,8 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// How long the last replies may take to reach their peers once the sandbox is over.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
+/// After so long without a request the code that served the last ones (a start's above all) is not kept in memory.
+const SETTLES: Duration = Duration::from_millis(100);
 
 /// Tells the control server that a process has ended or that the sandbox is over.
 #[derive(Debug, Clone)]
@@ -154,8 +156,14 @@ impl Server {
 
     /// Serves until the sandbox is over and the last waiting peers have their answers.
     pub fn run(&mut self) -> io::Result<ExitStatus> {
+        let mut settled = false;
         loop {
-            self.turn(None)?;
+            if self.turn((!settled).then_some(SETTLES))? {
+                settled = false;
+            } else if !settled {
+                settled = true;
+                platform::hostsys::process::forget_text();
+            }
             if let Some(status) = self.ops.finished() {
                 self.answer_waiting();
                 self.last_words();
@@ -164,8 +172,8 @@ impl Server {
         }
     }
 
-    /// Waits for something to happen and handles it.
-    fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits for something to happen and handles it; false: nothing did.
+    fn turn(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut interests = vec![Interest::read(self.bell.0.as_fd()), Interest::read(self.listener.as_fd())];
         for connection in &self.connections {
             interests.push(Interest {
@@ -177,7 +185,9 @@ impl Server {
         interests.extend(lives.iter().map(|(_, life)| Interest::read(life.as_fd())));
         // Last, so that the connections keep their places.
         interests.extend(self.terminal.iter().map(|t| Interest::read(t.signals.as_fd())));
-        socket::wait(&mut interests, timeout)?;
+        if socket::wait(&mut interests, timeout)? == 0 {
+            return Ok(false);
+        }
         let rung = interests[0].readable;
         let incoming = interests[1].readable;
         let states = interests[2..].iter().map(|i| (i.readable, i.writable));
@@ -208,7 +218,7 @@ impl Server {
             self.accept();
         }
         self.drop_closed();
-        Ok(())
+        Ok(true)
     }
 
     fn accept(&mut self) {
