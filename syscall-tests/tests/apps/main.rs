@@ -1,6 +1,6 @@
 //! Real programs in a Debian root file system: each script of `apps/` runs on the host kernel (chroot
 //! in namespaces of its own) and in the sandbox, and must print the same and end the same way.
-//! CPython's own tests, pjdfstest and fsx are compared case by case.
+//! CPython's and Go's own tests, pjdfstest and fsx are compared case by case.
 //!
 //! The root file system is made once with mmdebstrap, in `APPS_ROOTFS` or `target/apps/rootfs`.
 //! Environment: `RUNSC`, `APPS_PLATFORMS` (default `ptrace`; `native` compares the host with itself).

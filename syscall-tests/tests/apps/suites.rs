@@ -14,6 +14,21 @@ const CPYTHON: &str = "test_os test_posix test_signal test_mmap test_fcntl test_
     test_threading test_subprocess test_socket test_ssl test_httplib test_urllib2_localnet \
     test_socketserver";
 
+/// CPython's `test_asyncio` takes minutes, so its modules run in parts.
+const ASYNCIO: &[(&str, &str)] = &[
+    ("loop", "base_events events selector_events unix_events proactor_events sendfile sock_lowlevel"),
+    (
+        "tasks",
+        "buffered_proto context futures futures2 locks pep492 protocols queues runners taskgroups tasks threads \
+         timeouts transports waitfor",
+    ),
+    ("processes", "server streams subprocess"),
+    ("ssl", "ssl sslproto"),
+];
+
+/// Packages of Go's library whose own tests run.
+pub const GO: &[&str] = &["net", "net/http"];
+
 /// Where file suites run: a tmpfs, the root's overlay, a bind mount.
 const PLACES: &[(&str, &str)] = &[("tmpfs", "/tmp"), ("overlay", "/opt"), ("bind", "/bind")];
 
@@ -60,16 +75,28 @@ fn suites() -> Vec<Suite> {
             read: dotted,
         });
     }
+    let cpython = |name: String, modules: String| Suite {
+        name: format!("cpython::{name}"),
+        command: shell(format!("cd /tmp && exec timeout 800 python3 -m test -v {modules} 2>&1")),
+        limit_s: 900,
+        read: unittest,
+    };
     for module in CPYTHON.split_whitespace() {
         // The network it asks for is the loopback interface.
-        let resources = if module == "test_socketserver" { "-u network" } else { "" };
+        let resources = if module == "test_socketserver" { "-u network " } else { "" };
+        list.push(cpython(module.to_owned(), format!("{resources}{module}")));
+    }
+    for (part, modules) in ASYNCIO {
+        let modules: Vec<String> =
+            modules.split_whitespace().map(|m| format!("test.test_asyncio.test_{m}")).collect();
+        list.push(cpython(format!("test_asyncio::{part}"), modules.join(" ")));
+    }
+    for package in GO {
         list.push(Suite {
-            name: format!("cpython::{module}"),
-            command: shell(format!(
-                "cd /tmp && exec timeout 800 python3 -m test -v {resources} {module} 2>&1"
-            )),
-            limit_s: 900,
-            read: unittest,
+            name: format!("go::{package}"),
+            command: shell(format!("cd /opt/tools/go/{package} && exec ./tests -test.v -test.short 2>&1")),
+            limit_s: 300,
+            read: go,
         });
     }
     list
@@ -105,6 +132,21 @@ fn unittest(output: &str) -> Cases {
 fn dotted(output: &str) -> Cases {
     let lines = output.lines().filter_map(|line| line.split_once(" ... "));
     lines.map(|(name, result)| (name.trim().to_owned(), result.trim() == "ok")).collect()
+}
+
+/// Reads the lines `--- PASS: name (time)`, which may come after what the test itself printed.
+fn go(output: &str) -> Cases {
+    let mut cases = Cases::new();
+    for line in output.lines() {
+        for (mark, passed) in [("--- PASS: ", true), ("--- FAIL: ", false)] {
+            if let Some((_, rest)) = line.split_once(mark)
+                && let Some(name) = rest.split_whitespace().next()
+            {
+                cases.insert(name.to_owned(), passed);
+            }
+        }
+    }
+    cases
 }
 
 /// Reads pjdfstest's lines: the name, blanks or dots, the result.
