@@ -2,6 +2,7 @@
 
 use super::hot::Copies;
 use super::interval::Piece;
+use super::room::NoRoom;
 use super::{Inner, IntervalMap, Mm, Pma, VmFlags};
 use abi::{Errno, PAGE_SIZE, Result};
 use platform::{Backing, FileRange, Prot};
@@ -143,6 +144,7 @@ impl Mm {
             vmas,
             pmas,
             layout: inner.layout.clone(),
+            no_room: NoRoom::default(),
             exe: inner.exe.clone(),
             total_vm,
             data_vm,

@@ -1,7 +1,7 @@
 //! mmap(2) and munmap(2): where mappings go, what they may be, and what they count against.
 
-use super::{Gone, Inner, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, MmLimits, STACK_GUARD_GAP, VmFile, VmFlags, Vma};
-use abi::{Errno, PAGE_SIZE, Result, page_down, page_up};
+use super::{Gone, Inner, MAX_MAP_COUNT, MMAP_MIN_ADDR, Mm, MmLimits, VmFile, VmFlags, Vma};
+use abi::{Errno, PAGE_SIZE, Result, page_up};
 use platform::Prot;
 use std::ops::Range;
 use std::sync::Arc;
@@ -78,116 +78,9 @@ impl Inner {
     pub(super) fn may_lock(&self, more: u64, limits: &MmLimits) -> bool {
         limits.may_lock || self.locked_vm.saturating_add(more) <= limits.memlock
     }
-
-    /// The lowest address that a new mapping may not touch because of the mapping `(start, vma)` above it.
-    fn low_edge(start: u64, vma: &Vma) -> u64 {
-        if vma.flags.contains(VmFlags::GROWSDOWN) { start.saturating_sub(STACK_GUARD_GAP) } else { start }
-    }
-
-    /// Whether nothing is mapped in `r`, guard gap of a stack above included.
-    fn is_room(&self, r: Range<u64>) -> bool {
-        match self.vmas.find(r.start) {
-            None => true,
-            Some((s, _, v)) => s >= r.end && Self::low_edge(s, v) >= r.end,
-        }
-    }
-
-    /// The highest free `len` bytes in `lo..hi`.
-    fn find_top_down(&self, len: u64, lo: u64, hi: u64) -> Option<u64> {
-        // Until a mapping says otherwise, free space reaches up to `hi`.
-        let mut top = hi;
-        if let Some((s, _, v)) = self.vmas.find(hi) {
-            top = top.min(Self::low_edge(s, v));
-        }
-        for (s, e, v) in self.vmas.descending(hi) {
-            let end = e.min(hi);
-            if top > end && top - end >= len {
-                break;
-            }
-            top = top.min(Self::low_edge(s, v));
-            if top < lo.saturating_add(len) {
-                return None;
-            }
-        }
-        let at = top.checked_sub(len)?;
-        (at >= lo && self.is_room(at..top)).then_some(at)
-    }
-
-    /// The lowest free `len` bytes in `lo..hi`.
-    fn find_bottom_up(&self, len: u64, lo: u64, hi: u64) -> Option<u64> {
-        let mut at = lo;
-        loop {
-            let end = at.checked_add(len)?;
-            if end > hi {
-                return None;
-            }
-            match self.vmas.find(at) {
-                None => return Some(at),
-                Some((s, e, v)) => {
-                    if s >= end && Self::low_edge(s, v) >= end {
-                        return Some(at);
-                    }
-                    at = e;
-                }
-            }
-        }
-    }
 }
 
 impl Mm {
-    /// Finds room for `len` bytes (`get_unmapped_area`).
-    pub(super) fn find_room(&self, inner: &Inner, at: Placement, len: u64) -> Result<u64> {
-        let max = self.limits.max;
-        if len > max {
-            return Err(Errno::ENOMEM);
-        }
-        match at {
-            Placement::Fixed(a) | Placement::FixedNoReplace(a) => {
-                if a % PAGE_SIZE != 0 {
-                    return Err(Errno::EINVAL);
-                }
-                if a > max - len {
-                    return Err(Errno::ENOMEM);
-                }
-                if a < self.limits.min {
-                    return Err(Errno::EPERM);
-                }
-                if matches!(at, Placement::FixedNoReplace(_)) && !inner.vmas.is_free(a..a + len) {
-                    return Err(Errno::EEXIST);
-                }
-                Ok(a)
-            }
-            Placement::Hint(hint) | Placement::Low(hint) => {
-                let low = matches!(at, Placement::Low(_));
-                let top = if low { 0x8000_0000 } else { max };
-                if hint != 0 {
-                    // As Linux does: a hint below the lowest address is that address.
-                    let a = page_down(hint).max(self.limits.min);
-                    if len <= top && a <= top - len && inner.is_room(a..a + len) {
-                        return Ok(a);
-                    }
-                }
-                if low {
-                    return inner.find_bottom_up(len, 0x4000_0000, 0x8000_0000).ok_or(Errno::ENOMEM);
-                }
-                let base = inner.layout.mmap_base.min(max);
-                let bottom = self.limits.min;
-                inner
-                    .find_top_down(len, bottom, base)
-                    .or_else(|| inner.find_bottom_up(len, (max / 3) & !(PAGE_SIZE - 1), max))
-                    .ok_or(Errno::ENOMEM)
-            }
-        }
-    }
-
-    /// Free room of `len` bytes at a multiple of `align` (a power of two, at least a page), where mmap would look.
-    pub fn free_range(&self, len: u64, align: u64) -> Result<u64> {
-        let inner = self.inner.read();
-        let more = len.checked_add(align - PAGE_SIZE).ok_or(Errno::ENOMEM)?;
-        let at = self.find_room(&inner, Placement::Hint(0), more)?;
-        Ok(at.next_multiple_of(align))
-    }
-
     /// mmap(2). The address.
     pub fn mmap(&self, args: MmapArgs, limits: &MmLimits) -> Result<u64> {
         let mut gone = Gone::default();
@@ -321,7 +214,7 @@ impl Mm {
         if splits && inner.vmas.len() >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
-        let out = inner.vmas.remove(r.clone());
+        let out = inner.take_vmas(r.clone());
         if out.is_empty() {
             return Ok(Vec::new());
         }

@@ -19,6 +19,7 @@ mod mappable;
 mod protect;
 mod remap;
 mod report;
+mod room;
 mod shmem;
 mod sites;
 mod vma;
@@ -38,6 +39,7 @@ pub use report::{MapsEntry, MapsName, SmapsCounts, VmCounts};
 pub use shmem::SharedMemory;
 pub use vma::{Pma, VmFile, VmFlags, Vma};
 
+use self::room::NoRoom;
 use crate::Kernel;
 use crate::vfs::File;
 use abi::{Errno, Result};
@@ -138,6 +140,7 @@ struct Inner {
     vmas: IntervalMap<Vma>,
     pmas: IntervalMap<Pma>,
     layout: Layout,
+    no_room: NoRoom,
     exe: Option<Arc<File>>,
     /// Bytes mapped, of all kinds and of those that have limits.
     total_vm: u64,
@@ -217,6 +220,7 @@ impl Mm {
                     vmas: IntervalMap::default(),
                     pmas: IntervalMap::default(),
                     layout: Layout { mmap_base: top - (128 << 20), ..Layout::default() },
+                    no_room: NoRoom::default(),
                     exe: None,
                     total_vm: 0,
                     data_vm: 0,
@@ -304,7 +308,9 @@ impl Mm {
 
     /// Changes where the program's parts are.
     pub fn set_layout(&self, f: impl FnOnce(&mut Layout)) {
-        f(&mut self.inner.write().layout);
+        let mut inner = self.inner.write();
+        f(&mut inner.layout);
+        inner.no_room = NoRoom::default();
     }
 
     /// The program's file (/proc/pid/exe).

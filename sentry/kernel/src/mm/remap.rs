@@ -207,7 +207,7 @@ impl Mm {
             inner.add_pma(at..at + (r.end - r.start), p);
         }
         let removed: Vec<(Range<u64>, Vma)> =
-            if keep || from.is_empty() { Vec::new() } else { inner.vmas.remove(from.clone()) };
+            if keep || from.is_empty() { Vec::new() } else { inner.take_vmas(from.clone()) };
         for (r, v) in &removed {
             inner.sub_vm(r.end - r.start, v);
             if let Some(f) = &v.file {

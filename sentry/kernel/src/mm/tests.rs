@@ -216,6 +216,50 @@ fn brk_moves() {
     assert_eq!(mm.brk(start + 2 * P, &tight), start);
 }
 
+/// What searches have learnt changes nothing of where mappings go.
+#[test]
+fn searches_from_the_top_and_what_they_know() {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut rand = move |n: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % n
+    };
+    let mut spaces = vec![(new_mm(), Vec::<(u64, u64)>::new())];
+    for step in 0..4000 {
+        if step % 1000 == 999 {
+            let (mm, mapped) = &spaces[spaces.len() - 1];
+            // Some of the mappings do not go to the child.
+            for (at, pages) in mapped.iter().step_by(5) {
+                mm.madvise(*at, pages * P, Advice::DontFork).unwrap();
+            }
+            let child = mm.fork().unwrap();
+            let rest = mapped.iter().enumerate().filter(|(i, _)| i % 5 != 0).map(|(_, m)| *m).collect();
+            spaces.push((child, rest));
+        }
+        let (mm, mapped) = spaces.last_mut().unwrap();
+        if rand(3) == 0 && !mapped.is_empty() {
+            let (at, pages) = mapped.swap_remove(rand(mapped.len() as u64) as usize);
+            mm.munmap(at, pages * P).unwrap();
+            continue;
+        }
+        let pages = [1, 2, 3, 5, 8, 30, 31][rand(7) as usize];
+        let expected = {
+            let mut inner = mm.inner.write();
+            let known = std::mem::take(&mut inner.no_room);
+            let at = mm.find_room(&mut inner, Placement::Hint(0), pages * P).unwrap();
+            inner.no_room = known;
+            at
+        };
+        // Different rights, so that neighbours stay apart.
+        let prot = [RW, Prot::READ][step % 2];
+        let at = mm.mmap(args(Placement::Hint(0), pages, prot), &MmLimits::NONE).unwrap();
+        assert_eq!(at, expected, "step {step}");
+        mapped.push((at, pages));
+    }
+}
+
 /// Random calls, compared with a map from page to (rights, first byte), through the guest's side and ours.
 #[test]
 fn random_calls_against_a_model() {
