@@ -7,6 +7,7 @@
 
 mod addr;
 mod buf;
+pub mod datagram;
 pub mod engine;
 mod env;
 mod error;

@@ -3,6 +3,7 @@
 
 use crate::addr::{Endpoint, Family};
 use crate::buf::{Buf, Ledger, Pool};
+use crate::datagram::SendHow;
 use crate::engine::Engine;
 use crate::env::{Env, Waker};
 use crate::error::{NetError, Result};
@@ -10,7 +11,7 @@ use crate::interface::{Interfaces, Route};
 use crate::ports::{Claim, Ports, Rules};
 use crate::raw::{RawHow, RawSocket};
 use crate::tcp::{Listener, StreamOptions, TcpSocket, Transport};
-use crate::udp::{SendHow, UdpSocket, UdpTable};
+use crate::udp::{UdpSocket, UdpTable};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use netstack::datagram::Datagram;
 use netstack::tcp::{TakeHow, Transport};
-use netstack::udp::Datagram;
 use netstack::{Buf, Endpoint, Events, LOOPBACK, NetError, Relay, Stack, Waker};
 
 use super::donation::NameServer;

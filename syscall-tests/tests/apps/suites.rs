@@ -27,7 +27,7 @@ const ASYNCIO: &[(&str, &str)] = &[
 ];
 
 /// Packages of Go's library whose own tests run.
-pub const GO: &[&str] = &["net", "net/http"];
+pub const GO: &[&str] = &["net", "net/http", "internal/poll", "os/signal", "syscall"];
 
 /// Where file suites run: a tmpfs, the root's overlay, a bind mount.
 const PLACES: &[(&str, &str)] = &[("tmpfs", "/tmp"), ("overlay", "/opt"), ("bind", "/bind")];

@@ -4,11 +4,11 @@
 use super::{ICMP, ICMPV6, RawHow, RawSocket};
 use crate::addr::{Endpoint, Family};
 use crate::buf::Buf;
+use crate::datagram::{Datagram, SendHow};
 use crate::engine::checksum::{self, Sum};
 use crate::error::{NetError, Result};
 use crate::interface::LOOPBACK;
 use crate::stack::Stack;
-use crate::udp::{Datagram, SendHow};
 use std::net::{IpAddr, Ipv4Addr};
 
 const UDP: u8 = 17;

@@ -26,15 +26,15 @@ fn an_echo_on_loopback_is_seen_by_raw_and_ping_sockets() {
     let to = Endpoint::new("127.0.0.1".parse().unwrap(), 0);
     let request = [8, 0, 0, 0, 0, 0, 0, 1, b'x'];
     ping.send(Some(to), &request, &how(), RawHow::default()).unwrap();
-    let answer = ping.receive(false).unwrap().unwrap();
+    let answer = ping.receive().unwrap().unwrap();
     assert_eq!((answer.data.bytes()[0], answer.data.bytes()[8]), (0, b'x'));
     assert_eq!(answer.to.port, ping.local().port);
-    let seen: Vec<u8> = (0..2).map(|_| raw.receive(false).unwrap().unwrap().data.bytes()[20]).collect();
+    let seen: Vec<u8> = (0..2).map(|_| raw.receive().unwrap().unwrap().data.bytes()[20]).collect();
     assert_eq!(seen, [8, 0]);
-    assert_eq!(raw.receive(false).unwrap_err(), NetError::WouldBlock);
+    assert_eq!(raw.receive().unwrap_err(), NetError::WouldBlock);
     raw.set_filter([1 << 8, 0, 0, 0, 0, 0, 0, 0]);
     ping.send(Some(to), &request, &how(), RawHow::default()).unwrap();
-    assert_eq!(raw.receive(false).unwrap().unwrap().data.bytes()[20], 0);
+    assert_eq!(raw.receive().unwrap().unwrap().data.bytes()[20], 0);
 }
 
 #[test]
@@ -46,5 +46,5 @@ fn ping_sockets_send_requests_only() {
     assert_eq!(send(&[8, 0, 0, 0, 0, 0, 0, 0]), Err(NetError::Invalid));
     assert_eq!(send(&[128, 0, 0]), Err(NetError::Invalid));
     send(&[128, 0, 0, 0, 0, 0, 0, 7]).unwrap();
-    assert_eq!(ping.receive(false).unwrap().unwrap().data.bytes()[7], 7);
+    assert_eq!(ping.receive().unwrap().unwrap().data.bytes()[7], 7);
 }

@@ -40,25 +40,25 @@ impl UdpSocket {
     /// Joins a group on an interface: EADDRINUSE, ENODEV.
     pub fn join(&self, group: IpAddr, device: u32) -> Result<()> {
         let device = self.group_device(group, device)?;
-        let mut inner = self.lock();
-        if inner.groups.iter().any(|g| (g.group, g.device) == (group, device)) {
+        let mut state = self.lock();
+        if state.own.groups.iter().any(|g| (g.group, g.device) == (group, device)) {
             return Err(NetError::AddressInUse);
         }
-        if inner.groups.len() >= 20 {
+        if state.own.groups.len() >= 20 {
             return Err(NetError::NoBuffers);
         }
         self.tell_wire(group, device, true)?;
-        inner.groups.push(Membership { group, device, include: false, sources: Vec::new() });
+        state.own.groups.push(Membership { group, device, include: false, sources: Vec::new() });
         Ok(())
     }
 
     /// EADDRNOTAVAIL
     pub fn leave(&self, group: IpAddr, device: u32) -> Result<()> {
         let gone = {
-            let mut inner = self.lock();
+            let mut state = self.lock();
             let at =
-                inner.groups.iter().position(|g| g.group == group && (device == 0 || g.device == device));
-            inner.groups.remove(at.ok_or(NetError::AddressNotAvailable)?)
+                state.own.groups.iter().position(|g| g.group == group && (device == 0 || g.device == device));
+            state.own.groups.remove(at.ok_or(NetError::AddressNotAvailable)?)
         };
         self.tell_wire(gone.group, gone.device, false)
     }
@@ -84,16 +84,16 @@ impl UdpSocket {
     pub fn change_source(&self, group: IpAddr, device: u32, source: IpAddr, how: SourceChange) -> Result<()> {
         let device = self.group_device(group, device)?;
         let include = matches!(how, SourceChange::Join | SourceChange::Leave);
-        let mut inner = self.lock();
-        let Some(at) = inner.groups.iter().position(|g| (g.group, g.device) == (group, device)) else {
+        let mut state = self.lock();
+        let Some(at) = state.own.groups.iter().position(|g| (g.group, g.device) == (group, device)) else {
             if how != SourceChange::Join {
                 return Err(NetError::Invalid);
             }
             self.tell_wire(group, device, true)?;
-            inner.groups.push(Membership { group, device, include: true, sources: vec![source] });
+            state.own.groups.push(Membership { group, device, include: true, sources: vec![source] });
             return Ok(());
         };
-        let m = &mut inner.groups[at];
+        let m = &mut state.own.groups[at];
         if m.include != include {
             return Err(NetError::Invalid);
         }
@@ -109,7 +109,7 @@ impl UdpSocket {
                 m.sources.remove(i);
                 // Without a source there is no membership any more.
                 if include && m.sources.is_empty() {
-                    inner.groups.remove(at);
+                    state.own.groups.remove(at);
                     return self.tell_wire(group, device, false);
                 }
             }
@@ -126,19 +126,19 @@ impl UdpSocket {
 
     /// `IP_MULTICAST_ALL`
     pub fn set_all_groups(&self, on: bool) {
-        self.lock().all_groups = on;
+        self.lock().own.own_groups_only = !on;
     }
 
     /// Whether a datagram of a group is for this socket; `anyone`: some socket has joined the group.
     pub(crate) fn wants_group(&self, group: IpAddr, source: IpAddr, device: u32, anyone: bool) -> bool {
-        let inner = self.lock();
-        match inner.groups.iter().find(|g| (g.group, g.device) == (group, device)) {
+        let state = self.lock();
+        match state.own.groups.iter().find(|g| (g.group, g.device) == (group, device)) {
             Some(m) => m.wants(source),
-            None => inner.all_groups && anyone,
+            None => !state.own.own_groups_only && anyone,
         }
     }
 
     pub(crate) fn joined(&self, group: IpAddr, device: u32) -> bool {
-        self.lock().groups.iter().any(|g| (g.group, g.device) == (group, device))
+        self.lock().own.groups.iter().any(|g| (g.group, g.device) == (group, device))
     }
 }

@@ -1,7 +1,8 @@
 //! Which UDP socket gets a datagram.
 
-use super::{Datagram, ErrorReport, UdpSocket};
+use super::UdpSocket;
 use crate::addr::{Endpoint, Family};
+use crate::datagram::{Datagram, ErrorReport};
 use crate::stack::{Stack, spread};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -134,7 +135,7 @@ impl Stack {
     pub fn deliver_datagram(&self, datagram: Datagram, lite: bool) -> Result<(), Datagram> {
         match self.datagram_table(lite).find(datagram.from, datagram.to, datagram.device) {
             Some(s) => {
-                s.enqueue(&datagram);
+                s.enqueue(datagram);
                 Ok(())
             }
             None => Err(datagram),
@@ -148,12 +149,12 @@ impl Stack {
         if group.is_multicast() {
             let anyone = self.udp_sockets().iter().any(|s| s.joined(group, datagram.device));
             for s in all.iter().filter(|s| s.wants_group(group, datagram.from.ip, datagram.device, anyone)) {
-                s.enqueue(datagram);
+                s.enqueue(datagram.clone());
             }
             return;
         }
         for s in all {
-            s.enqueue(datagram);
+            s.enqueue(datagram.clone());
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::env::testing::{TestEnv, Told};
+use std::net::IpAddr;
 
 fn stack() -> Arc<Stack> {
     Stack::new(Arc::new(TestEnv::default()), true)

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::addr::Endpoint;
 use crate::buf::Buf;
+use crate::datagram::{Datagram, ErrorReport, SendHow};
 use crate::engine::addresses::Prefix;
 use crate::engine::chunk::Chunk;
 use crate::engine::error::{Error, PacketError};
@@ -29,7 +30,6 @@ use crate::interface::{IfAddr, Interface, Watcher};
 use crate::raw::{RawHow, RawSocket};
 use crate::stack::{BindOptions, RawWire, Stack, Wire};
 use crate::tcp::{Incoming, StreamOptions, Transport};
-use crate::udp::{Datagram, ErrorReport, SendHow};
 use connection::Connection;
 
 /// Connections of all listeners that may wait at once in the engine itself.

@@ -3,6 +3,7 @@
 use super::{PacketWire, name, report};
 use crate::addr::Endpoint;
 use crate::buf::Buf;
+use crate::datagram::{Datagram, SendHow};
 use crate::engine::Handle;
 use crate::engine::error::PacketError;
 use crate::engine::events::{self, DatagramSink};
@@ -11,7 +12,6 @@ use crate::engine::raw::RawBinding;
 use crate::error::Result;
 use crate::raw::{ICMPV6, RawHow, RawSocket};
 use crate::stack::RawWire;
-use crate::udp::{Datagram, SendHow};
 use std::sync::{Arc, Weak};
 
 /// A socket's endpoint in the engine.

@@ -1,14 +1,23 @@
 //! What TCP, UDP and raw sockets have in common: the stack they belong to, their options, and the
 //! answers to options of IP.
 
+use super::address;
+use super::control::SendControl;
 use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number};
-use super::stacks::QueueWaker;
-use crate::socket::SockOptions;
-use abi::socket::{SOL_SOCKET, so};
+use super::stacks::{QueueWaker, errno};
+use crate::socket::{Received, SockOptions};
+use abi::poll::PollEvents;
+use abi::socket::{
+    MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, SHUT_RD, SHUT_RDWR, SHUT_WR, SOL_SOCKET, so,
+};
 use abi::{Errno, Result};
 use kernel::creds::CapSet;
+use kernel::io::{Sink, Source};
+use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
+use kernel::{SysResult, Task};
 use ksync::WaitQueue;
+use netstack::datagram::{DatagramBase, SendHow};
 use netstack::{BindOptions, Endpoint, Family, Stack, Waker};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -163,7 +172,7 @@ impl Base {
     /// An address that bind is given: EACCES for ports of the privileged, EINVAL for IPv4 on a socket
     /// for IPv6 only.
     pub fn check_bind(&self, cx: &Caller<'_>, raw: &[u8]) -> Result<Endpoint> {
-        let e = super::address::to_bind(self.family, raw)?;
+        let e = address::to_bind(self.family, raw)?;
         if self.family == Family::V6 && e.ip.is_ipv4() && self.numbers.on(SOL_IPV6, ipv6::V6ONLY) {
             return Err(Errno::EINVAL);
         }
@@ -177,7 +186,7 @@ impl Base {
 
     /// An address to reach: ENETUNREACH for IPv4 on a socket for IPv6 only.
     pub fn check_reach(&self, raw: &[u8], datagram: bool) -> Result<Endpoint> {
-        let e = super::address::to_reach(self.family, raw, datagram)?;
+        let e = address::to_reach(self.family, raw, datagram)?;
         if self.family == Family::V6 && e.ip.is_ipv4() && self.numbers.on(SOL_IPV6, ipv6::V6ONLY) {
             return Err(Errno::ENETUNREACH);
         }
@@ -195,6 +204,128 @@ impl Base {
         };
         let byte = |v: Option<i32>, d| v.and_then(|v| u8::try_from(v).ok()).unwrap_or(d);
         (byte(ttl, 64), byte(tos, 0))
+    }
+
+    /// What getsockname(2) and its like give.
+    pub fn encode(&self, name: Endpoint) -> Vec<u8> {
+        address::encode(self.family, name)
+    }
+
+    /// Whether what is reported of an address is wanted (`IP_RECVERR`, `IPV6_RECVERR`).
+    pub fn wants_errors(&self, v4: bool) -> bool {
+        let n = &self.numbers;
+        if v4 { n.on(SOL_IP, ip::RECVERR) } else { n.on(SOL_IPV6, ipv6::RECVERR) }
+    }
+
+    /// `IP_MTU_DISCOVER` or `IPV6_MTU_DISCOVER`.
+    fn discover(&self, v4: bool) -> u8 {
+        let mode = match v4 {
+            true => self.numbers.get(SOL_IP, ip::MTU_DISCOVER),
+            false => self.numbers.get(SOL_IPV6, ipv6::MTU_DISCOVER),
+        };
+        mode.and_then(|mode| u8::try_from(mode).ok()).unwrap_or(1)
+    }
+
+    /// How a datagram goes to an address.
+    pub fn how(&self, to: IpAddr, c: &SendControl) -> SendHow {
+        let (ttl, tos) = self.ttl_tos(to);
+        let n = &self.numbers;
+        let v4 = to.is_ipv4();
+        let source = self.multicast_source.load(Ordering::Relaxed);
+        SendHow {
+            source: c.source,
+            device: if c.device != 0 { c.device } else { self.device_to(to) },
+            ttl: c.ttl.unwrap_or(ttl),
+            tos: c.tos.unwrap_or(tos),
+            broadcast: self.options.broadcast(),
+            multicast_loop: match v4 {
+                true => n.on(SOL_IP, ip::MULTICAST_LOOP),
+                false => n.on(SOL_IPV6, ipv6::MULTICAST_LOOP),
+            },
+            multicast_device: self.multicast_device.load(Ordering::Relaxed),
+            multicast_source: (v4 && source != 0).then(|| IpAddr::V4(Ipv4Addr::from(source))),
+            want_errors: self.wants_errors(v4),
+            discover: self.discover(v4),
+            no_checksum: self.options.no_check(),
+        }
+    }
+
+    /// Receives a datagram, or the report of one. `skip`: what a peek passes over (`SO_PEEK_OFF`).
+    pub fn receive<P>(
+        &self,
+        socket: &DatagramBase<P>,
+        dst: &mut dyn Sink,
+        flags: u32,
+        skip: usize,
+    ) -> Result<Received> {
+        if flags & MSG_ERRQUEUE != 0 {
+            return self.receive_report(socket, dst);
+        }
+        let peek = flags & MSG_PEEK != 0;
+        let found = if peek { socket.peek(skip) } else { socket.receive().map(|d| d.map(|d| (d, 0))) };
+        let Some((d, skip)) = found.map_err(errno)? else {
+            // After shutdown(2): who does not wait is not told of the end.
+            let waits = flags & MSG_DONTWAIT == 0;
+            return if waits { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
+        };
+        let data = &d.data.bytes()[skip..];
+        let want = data.len().min(dst.remaining());
+        let copied = if want == 0 { 0 } else { dst.put(data)? };
+        if copied < want {
+            return Err(Errno::EFAULT);
+        }
+        self.options.peeked(if peek { copied } else { data.len() }, peek);
+        Ok(Received {
+            len: if flags & MSG_TRUNC != 0 { data.len() } else { copied },
+            from: Some(self.encode(d.from)),
+            flags: if copied < data.len() { MSG_TRUNC } else { 0 },
+            control: self.control(&d),
+            ..Received::default()
+        })
+    }
+
+    fn receive_report<P>(&self, socket: &DatagramBase<P>, dst: &mut dyn Sink) -> Result<Received> {
+        if let Some(got) = self.completion() {
+            return Ok(got);
+        }
+        let r = socket.receive_report().map_err(errno)?;
+        let data = r.data.bytes();
+        let copied = if data.is_empty() || dst.remaining() == 0 { 0 } else { dst.put(data)? };
+        let mut got = Received { len: copied, flags: MSG_ERRQUEUE, ..Received::default() };
+        if copied < data.len() {
+            got.flags |= MSG_TRUNC;
+        }
+        got.from = Some(self.encode(r.to));
+        self.options.stamp(r.time, &mut got.control);
+        got.control.push(self.error_report(&r));
+        Ok(got)
+    }
+
+    /// The report of sends with `MSG_ZEROCOPY`, if one waits.
+    pub fn completion(&self) -> Option<Received> {
+        let (first, last) = self.copies.take()?;
+        let control = vec![self.zerocopy_report(first, last)];
+        Some(Received { flags: MSG_ERRQUEUE, control, ..Received::default() })
+    }
+
+    /// A send with `MSG_ZEROCOPY` is done.
+    pub fn sent_zerocopy(&self) {
+        self.copies.done();
+        self.wait.wake(PollEvents::ERR.bits());
+    }
+
+    /// Tells the socket what an option that was set says of reports.
+    pub fn apply_reports<P>(&self, socket: &DatagramBase<P>, level: i32, name: i32) {
+        let v4 = level == SOL_IP;
+        match (level, name) {
+            (SOL_IP, ip::RECVERR) | (SOL_IPV6, ipv6::RECVERR) => {
+                socket.set_want_errors(self.wants_errors(v4))
+            }
+            (SOL_IP, ip::MTU_DISCOVER) | (SOL_IPV6, ipv6::MTU_DISCOVER) => {
+                socket.set_discover(self.discover(v4))
+            }
+            _ => {}
+        }
     }
 
     /// Options of `SOL_SOCKET` that only internet sockets have. `None`: not one of them.
@@ -403,6 +534,47 @@ impl Base {
         }
         self.stack.interfaces.local(IpAddr::V4(address)).ok_or(Errno::ENODEV)
     }
+}
+
+/// Whether shutdown(2)'s argument means receiving and sending; EINVAL.
+pub fn directions(how: i32) -> Result<(bool, bool)> {
+    match how {
+        SHUT_RD => Ok((true, false)),
+        SHUT_WR => Ok((false, true)),
+        SHUT_RDWR => Ok((true, true)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub const SIOCINQ: u32 = 0x541b;
+pub const SIOCOUTQ: u32 = 0x5411;
+
+/// ioctl(2) of a datagram socket. Nothing of what was sent waits.
+pub fn queue_ioctl<P>(socket: &DatagramBase<P>, task: &Task, cmd: u32, arg: u64) -> SysResult {
+    match cmd {
+        SIOCINQ => answer(task, arg, socket.next_len()),
+        SIOCOUTQ => answer(task, arg, 0),
+        _ => Err(Errno::ENOTTY.into()),
+    }
+}
+
+/// Gives the number that an ioctl asks for.
+pub fn answer(task: &Task, arg: u64, n: usize) -> SysResult {
+    UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
+    Ok(0)
+}
+
+/// All that a datagram is to be of: EFAULT.
+pub fn take_all(data: &mut dyn Source) -> Result<Vec<u8>> {
+    let mut all = vec![0; data.remaining()];
+    let mut done = 0;
+    while done < all.len() {
+        match data.take(&mut all[done..])? {
+            0 => return Err(Errno::EFAULT),
+            n => done += n,
+        }
+    }
+    Ok(all)
 }
 
 /// Address and interface of an `in_addr` (if `alone`), `ip_mreq` or `ip_mreqn`.

@@ -7,13 +7,13 @@ use super::stacks::errno;
 use crate::socket::ControlMessage;
 use abi::socket::{SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, so};
 use abi::{Errno, Result};
-use netstack::udp::ErrorReport;
+use netstack::datagram::ErrorReport;
 use netstack::{Endpoint, Family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Base {
     /// Control messages for what was received, in Linux' order.
-    pub fn control(&self, from: &netstack::udp::Datagram) -> Vec<ControlMessage> {
+    pub fn control(&self, from: &netstack::datagram::Datagram) -> Vec<ControlMessage> {
         let n = &self.numbers;
         let mut out = Vec::new();
         self.options.stamp(from.time, &mut out);

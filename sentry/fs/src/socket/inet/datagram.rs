@@ -1,27 +1,21 @@
 //! UDP socket files (udp(7)).
 
 use super::address;
-use super::base::Base;
+use super::base::{Base, directions, queue_ioctl, take_all};
 use super::control::{SendControl, send_control};
 use super::groups::is_membership;
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, number, udp};
 use super::stacks::errno;
-use super::stream::directions;
 use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
-use abi::socket::{
-    AF_UNSPEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_ZEROCOPY, SOL_SOCKET,
-    so,
-};
+use abi::socket::{AF_UNSPEC, MSG_MORE, MSG_OOB, MSG_ZEROCOPY, SOL_SOCKET, so};
 use abi::{Errno, Result};
 use kernel::io::Sink;
-use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::{LockClass, Mutex, WaitQueue};
-use netstack::udp::{SendHow, UdpSocket};
+use netstack::udp::UdpSocket;
 use netstack::{Buf, Endpoint, Family};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,59 +62,6 @@ impl InetDatagram {
         &self.base
     }
 
-    fn how(&self, to: IpAddr, c: &SendControl) -> SendHow {
-        let (ttl, tos) = self.base.ttl_tos(to);
-        let n = &self.base.numbers;
-        let v4 = to.is_ipv4();
-        let source = self.base.multicast_source.load(Ordering::Relaxed);
-        SendHow {
-            source: c.source,
-            device: if c.device != 0 { c.device } else { self.base.device_to(to) },
-            ttl: c.ttl.unwrap_or(ttl),
-            tos: c.tos.unwrap_or(tos),
-            broadcast: self.base.options.broadcast(),
-            multicast_loop: if v4 {
-                n.on(SOL_IP, ip::MULTICAST_LOOP)
-            } else {
-                n.on(SOL_IPV6, ipv6::MULTICAST_LOOP)
-            },
-            multicast_device: self.base.multicast_device.load(Ordering::Relaxed),
-            multicast_source: if v4 && source != 0 { Some(IpAddr::V4(Ipv4Addr::from(source))) } else { None },
-            want_errors: if v4 { n.on(SOL_IP, ip::RECVERR) } else { n.on(SOL_IPV6, ipv6::RECVERR) },
-            discover: self.discover(v4),
-            no_checksum: self.base.options.no_check(),
-        }
-    }
-
-    /// `IP_MTU_DISCOVER` or `IPV6_MTU_DISCOVER`.
-    fn discover(&self, v4: bool) -> u8 {
-        let mode = match v4 {
-            true => self.base.numbers.get(SOL_IP, ip::MTU_DISCOVER),
-            false => self.base.numbers.get(SOL_IPV6, ipv6::MTU_DISCOVER),
-        };
-        mode.and_then(|mode| u8::try_from(mode).ok()).unwrap_or(1)
-    }
-
-    fn receive_report(&self, dst: &mut dyn Sink) -> Result<Received> {
-        if let Some((first, last)) = self.base.copies.take() {
-            let control = vec![self.base.zerocopy_report(first, last)];
-            return Ok(Received { flags: MSG_ERRQUEUE, control, ..Received::default() });
-        }
-        let r = self.udp.receive_report().map_err(errno)?;
-        let data = r.data.bytes();
-        let copied = if data.is_empty() || dst.remaining() == 0 { 0 } else { dst.put(data)? };
-        let mut got = Received { len: copied, flags: MSG_ERRQUEUE, ..Received::default() };
-        if copied < data.len() {
-            got.flags |= MSG_TRUNC;
-        }
-        got.from = Some(address::encode(self.base.family, r.to));
-        self.base.options.stamp(r.time, &mut got.control);
-        got.control.push(self.base.error_report(&r));
-        Ok(got)
-    }
-}
-
-impl InetDatagram {
     /// Sends one datagram, or with `UDP_SEGMENT` as many as it makes.
     fn dispatch(
         &self,
@@ -129,7 +70,7 @@ impl InetDatagram {
         control: &SendControl,
         raw: Vec<u8>,
     ) -> Result<()> {
-        let how = self.how(target.ip, control);
+        let how = self.base.how(target.ip, control);
         let options = self.base.bind_options();
         let send = |data: Buf| self.udp.send(to, data, &how, options).map_err(errno);
         let segment = control.segment.map_or(self.segment.load(Ordering::Relaxed), u32::from) as usize;
@@ -168,9 +109,7 @@ impl InetDatagram {
 
     /// A datagram longer than any packet: who asked for reports gets one, with the size there is.
     fn too_long(&self, target: Endpoint, most: usize) {
-        let n = &self.base.numbers;
-        let v4 = target.ip.is_ipv4();
-        if !(if v4 { n.on(SOL_IP, ip::RECVERR) } else { n.on(SOL_IPV6, ipv6::RECVERR) }) {
+        if !self.base.wants_errors(target.ip.is_ipv4()) {
             return;
         }
         let mtu = self.base.stack.route(target.ip, None, 0).map_or(most + 28, |r| r.mtu as usize);
@@ -214,17 +153,17 @@ impl SocketOps for InetDatagram {
             return Ok(());
         }
         let to = self.base.check_reach(addr, true)?;
-        let how = self.how(to.ip, &SendControl::default());
+        let how = self.base.how(to.ip, &SendControl::default());
         self.udp.connect(to, self.base.bind_options(), &how).map_err(errno)
     }
 
     fn name(&self) -> Result<Vec<u8>> {
-        Ok(address::encode(self.base.family, self.udp.local()))
+        Ok(self.base.encode(self.udp.local()))
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
         let remote = self.udp.remote().ok_or(Errno::ENOTCONN)?;
-        Ok(address::encode(self.base.family, remote))
+        Ok(self.base.encode(remote))
     }
 
     fn send(&self, _cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
@@ -250,14 +189,7 @@ impl SocketOps for InetDatagram {
             self.too_long(target, most);
             return Err(Errno::EMSGSIZE);
         }
-        let mut raw = vec![0; len];
-        let mut done = 0;
-        while done < len {
-            match args.data.take(&mut raw[done..])? {
-                0 => return Err(Errno::EFAULT),
-                n => done += n,
-            }
-        }
+        let raw = take_all(args.data)?;
         let more = args.flags & MSG_MORE != 0 || self.base.numbers.on(SOL_UDP, udp::CORK);
         if more || held.is_some() {
             self.hold(to, target, control, &raw, most)?;
@@ -268,45 +200,14 @@ impl SocketOps for InetDatagram {
         }
         self.dispatch(to, target, &control, raw)?;
         if args.flags & MSG_ZEROCOPY != 0 && self.base.options.zerocopy() {
-            self.base.copies.done();
-            self.base.wait.wake(PollEvents::ERR.bits());
+            self.base.sent_zerocopy();
         }
         Ok(len)
     }
 
     fn receive(&self, _cx: &Caller<'_>, dst: &mut dyn Sink, flags: u32) -> Result<Received> {
-        if flags & MSG_ERRQUEUE != 0 {
-            return self.receive_report(dst);
-        }
-        let options = &self.base.options;
-        let found = match options.peek_offset() {
-            Some(skip) if flags & MSG_PEEK != 0 => self.udp.peek(skip),
-            _ if flags & MSG_PEEK != 0 => self.udp.peek(0),
-            _ => self.udp.receive().map(|d| d.map(|d| (d, 0))),
-        };
-        let Some((d, skip)) = found.map_err(errno)? else {
-            // After shutdown(2): who does not wait is not told of the end.
-            let waits = flags & MSG_DONTWAIT == 0;
-            return if waits { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
-        };
-        let data = &d.data.bytes()[skip..];
-        let want = data.len().min(dst.remaining());
-        let copied = if want == 0 { 0 } else { dst.put(data)? };
-        if copied < want {
-            return Err(Errno::EFAULT);
-        }
-        if flags & MSG_PEEK != 0 {
-            options.peeked(copied, true);
-        } else {
-            options.peeked(data.len(), false);
-        }
-        Ok(Received {
-            len: if flags & MSG_TRUNC != 0 { data.len() } else { copied },
-            from: Some(address::encode(self.base.family, d.from)),
-            flags: if copied < data.len() { MSG_TRUNC } else { 0 },
-            control: self.base.control(&d),
-            ..Received::default()
-        })
+        let skip = self.base.options.peek_offset().unwrap_or(0);
+        self.base.receive(&self.udp, dst, flags, skip)
     }
 
     fn shutdown(&self, _cx: &Caller<'_>, how: i32) -> Result<()> {
@@ -361,15 +262,10 @@ impl SocketOps for InetDatagram {
             (SOL_SOCKET, so::BINDTODEVICE | so::BINDTOIFINDEX) => {
                 self.udp.set_bind_options(self.base.bind_options())
             }
-            (SOL_IP, ip::MULTICAST_ALL) => self.udp.set_all_groups(self.base.numbers.on(level, name)),
-            (SOL_IP, ip::RECVERR) | (SOL_IPV6, ipv6::RECVERR) => {
-                self.udp.set_want_errors(self.base.numbers.on(level, name));
+            (SOL_IP, ip::MULTICAST_ALL) | (SOL_IPV6, ipv6::MULTICAST_ALL) => {
+                self.udp.set_all_groups(self.base.numbers.on(level, name))
             }
-            (SOL_IP, ip::MTU_DISCOVER) | (SOL_IPV6, ipv6::MTU_DISCOVER) => {
-                self.udp.set_discover(self.discover(level == SOL_IP));
-            }
-            (SOL_IPV6, ipv6::MULTICAST_ALL) => self.udp.set_all_groups(self.base.numbers.on(level, name)),
-            _ => {}
+            _ => self.base.apply_reports(&self.udp, level, name),
         }
         Ok(())
     }
@@ -395,15 +291,7 @@ impl SocketOps for InetDatagram {
     }
 
     fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
-        const SIOCINQ: u32 = 0x541b;
-        const SIOCOUTQ: u32 = 0x5411;
-        let n = match cmd {
-            SIOCINQ => self.udp.next_len(),
-            SIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY.into()),
-        };
-        UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
-        Ok(0)
+        queue_ioctl(&self.udp, task, cmd, arg)
     }
 
     fn is_stream(&self) -> bool {

@@ -1,24 +1,20 @@
 //! Raw sockets (raw(7)) and ping sockets (icmp(7)) as files.
 
 use super::address;
-use super::base::Base;
+use super::base::{Base, directions, queue_ioctl, take_all};
 use super::control::{SendControl, send_control};
-use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, ipv6, number};
+use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, number};
 use super::stacks::errno;
-use super::stream::directions;
 use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
-use abi::socket::{AF_UNSPEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOL_SOCKET, so};
+use abi::socket::{AF_UNSPEC, MSG_OOB, SOL_SOCKET, so};
 use abi::{Errno, Result};
 use kernel::io::Sink;
-use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::WaitQueue;
+use netstack::Family;
 use netstack::raw::{RAW, RawHow, RawSocket};
-use netstack::udp::SendHow;
-use netstack::{Family, NetError};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -48,25 +44,6 @@ impl InetRaw {
             checksum_at: AtomicI32::new(if protocol == netstack::raw::ICMPV6 { 2 } else { -1 }),
             released: AtomicBool::new(false),
         })
-    }
-
-    fn how(&self, to: IpAddr, c: &SendControl) -> SendHow {
-        let (ttl, tos) = self.base.ttl_tos(to);
-        let n = &self.base.numbers;
-        let v4 = to.is_ipv4();
-        SendHow {
-            source: c.source,
-            device: if c.device != 0 { c.device } else { self.base.device_to(to) },
-            ttl: c.ttl.unwrap_or(ttl),
-            tos: c.tos.unwrap_or(tos),
-            broadcast: self.base.options.broadcast(),
-            multicast_loop: true,
-            multicast_device: self.base.multicast_device.load(Ordering::Relaxed),
-            multicast_source: None,
-            want_errors: if v4 { n.on(SOL_IP, ip::RECVERR) } else { n.on(SOL_IPV6, ipv6::RECVERR) },
-            discover: 1,
-            no_checksum: false,
-        }
     }
 
     /// The name of the level that filters, and how many words a filter has.
@@ -108,7 +85,7 @@ impl SocketOps for InetRaw {
             return Ok(());
         }
         let to = address::to_reach(self.base.family, addr, false)?;
-        let how = self.how(to.ip, &SendControl::default());
+        let how = self.base.how(to.ip, &SendControl::default());
         self.raw.connect(to, self.base.bind_options(), &how).map_err(errno)
     }
 
@@ -118,12 +95,12 @@ impl SocketOps for InetRaw {
             // A raw socket's port is its protocol.
             name.port = self.raw.protocol.into();
         }
-        Ok(address::encode(self.base.family, name))
+        Ok(self.base.encode(name))
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
         let remote = self.raw.remote().ok_or(Errno::ENOTCONN)?;
-        Ok(address::encode(self.base.family, remote))
+        Ok(self.base.encode(remote))
     }
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
@@ -153,20 +130,10 @@ impl SocketOps for InetRaw {
             }
             return Err(Errno::EOPNOTSUPP);
         }
-        let mut data = vec![0; len];
-        let mut done = 0;
-        while done < len {
-            match args.data.take(&mut data[done..])? {
-                0 => return Err(Errno::EFAULT),
-                n => done += n,
-            }
-        }
-        let how = self.how(target.ip, &control);
+        let data = take_all(args.data)?;
+        let how = self.base.how(target.ip, &control);
         let checksum_at = usize::try_from(self.checksum_at.load(Ordering::Relaxed)).ok();
-        match self.raw.send(to, &data, &how, RawHow { header_included, checksum_at }) {
-            Err(NetError::MessageSize) => Err(Errno::EMSGSIZE),
-            other => other.map_err(errno),
-        }?;
+        self.raw.send(to, &data, &how, RawHow { header_included, checksum_at }).map_err(errno)?;
         Ok(len)
     }
 
@@ -174,31 +141,7 @@ impl SocketOps for InetRaw {
         if flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        if flags & MSG_ERRQUEUE != 0 {
-            let r = self.raw.receive_report().map_err(errno)?;
-            let mut got = Received { flags: MSG_ERRQUEUE, ..Received::default() };
-            got.from = Some(address::encode(self.base.family, r.to));
-            self.base.options.stamp(r.time, &mut got.control);
-            got.control.push(self.base.error_report(&r));
-            return Ok(got);
-        }
-        let Some(d) = self.raw.receive(flags & MSG_PEEK != 0).map_err(errno)? else {
-            let waits = flags & MSG_DONTWAIT == 0;
-            return if waits { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
-        };
-        let data = d.data.bytes();
-        let want = data.len().min(dst.remaining());
-        let copied = if want == 0 { 0 } else { dst.put(data)? };
-        if copied < want {
-            return Err(Errno::EFAULT);
-        }
-        Ok(Received {
-            len: if flags & MSG_TRUNC != 0 { data.len() } else { copied },
-            from: Some(address::encode(self.base.family, d.from)),
-            flags: if copied < data.len() { MSG_TRUNC } else { 0 },
-            control: self.base.control(&d),
-            ..Received::default()
-        })
+        self.base.receive(&self.raw, dst, flags, 0)
     }
 
     fn shutdown(&self, _cx: &Caller<'_>, how: i32) -> Result<()> {
@@ -259,6 +202,7 @@ impl SocketOps for InetRaw {
         if level == SOL_SOCKET && matches!(name, so::BINDTODEVICE | so::BINDTOIFINDEX) {
             self.raw.set_bind_options(self.base.bind_options());
         }
+        self.base.apply_reports(&self.raw, level, name);
         Ok(())
     }
 
@@ -281,15 +225,7 @@ impl SocketOps for InetRaw {
     }
 
     fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
-        const SIOCINQ: u32 = 0x541b;
-        const SIOCOUTQ: u32 = 0x5411;
-        let n = match cmd {
-            SIOCINQ => self.raw.next_len(),
-            SIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY.into()),
-        };
-        UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
-        Ok(0)
+        queue_ioctl(&self.raw, task, cmd, arg)
     }
 
     fn is_stream(&self) -> bool {

@@ -1,7 +1,7 @@
 //! TCP socket files (tcp(7)).
 
 use super::address;
-use super::base::Base;
+use super::base::{Base, SIOCINQ, SIOCOUTQ, answer, directions};
 use super::control::send_control;
 use super::cork::Corked;
 use super::options::{SOL_IP, SOL_TCP, SOL_UDP, ip, number, tcp};
@@ -10,12 +10,11 @@ use super::streamoptions;
 use crate::socket::{ControlMessage, Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
 use abi::socket::{
-    AF_UNSPEC, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_ZEROCOPY, SHUT_RD,
-    SHUT_RDWR, SHUT_WR, SOL_SOCKET, so,
+    AF_UNSPEC, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_ZEROCOPY, SOL_SOCKET,
+    so,
 };
 use abi::{Errno, Result};
 use kernel::io::Sink;
-use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::WaitQueue;
@@ -30,16 +29,6 @@ pub struct InetStream {
     base: Base,
     tcp: Arc<TcpSocket>,
     released: AtomicBool,
-}
-
-/// Whether shutdown(2)'s argument means receiving and sending; EINVAL.
-pub(super) fn directions(how: i32) -> Result<(bool, bool)> {
-    match how {
-        SHUT_RD => Ok((true, false)),
-        SHUT_WR => Ok((false, true)),
-        SHUT_RDWR => Ok((true, true)),
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 impl InetStream {
@@ -204,16 +193,16 @@ impl SocketOps for InetStream {
     }
 
     fn name(&self) -> Result<Vec<u8>> {
-        Ok(address::encode(self.base.family, self.tcp.local()))
+        Ok(self.base.encode(self.tcp.local()))
     }
 
     fn peer_name(&self) -> Result<Vec<u8>> {
         let remote = self.tcp.remote().ok_or(Errno::ENOTCONN)?;
-        Ok(address::encode(self.base.family, remote))
+        Ok(self.base.encode(remote))
     }
 
     fn accepted_from(&self) -> Result<Vec<u8>> {
-        Ok(address::encode(self.base.family, self.tcp.remote_or_any()))
+        Ok(self.base.encode(self.tcp.remote_or_any()))
     }
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
@@ -223,8 +212,7 @@ impl SocketOps for InetStream {
             Some(t) => {
                 let sent = self.send_on(cx, &t, args)?;
                 if sent > 0 && args.flags & MSG_ZEROCOPY != 0 && self.base.options.zerocopy() {
-                    self.base.copies.done();
-                    self.base.wait.wake(PollEvents::ERR.bits());
+                    self.base.sent_zerocopy();
                 }
                 Ok(sent)
             }
@@ -238,9 +226,7 @@ impl SocketOps for InetStream {
 
     fn receive(&self, _cx: &Caller<'_>, dst: &mut dyn Sink, flags: u32) -> Result<Received> {
         if flags & MSG_ERRQUEUE != 0 {
-            let (first, last) = self.base.copies.take().ok_or(Errno::EAGAIN)?;
-            let control = vec![self.base.zerocopy_report(first, last)];
-            return Ok(Received { flags: MSG_ERRQUEUE, control, ..Received::default() });
+            return self.base.completion().ok_or(Errno::EAGAIN);
         }
         let Some(t) = self.tcp.transport() else {
             if flags & MSG_OOB != 0 && !self.tcp.is_listening() {
@@ -444,8 +430,6 @@ impl SocketOps for InetStream {
     }
 
     fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
-        const SIOCINQ: u32 = 0x541b;
-        const SIOCOUTQ: u32 = 0x5411;
         const SIOCATMARK: u32 = 0x8905;
         const SIOCOUTQNSD: u32 = 0x894b;
         let t = self.tcp.transport();
@@ -459,8 +443,7 @@ impl SocketOps for InetStream {
             SIOCATMARK => usize::from(t.is_some_and(|t| t.at_mark())),
             _ => return Err(Errno::ENOTTY.into()),
         };
-        UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
-        Ok(0)
+        answer(task, arg, n)
     }
 
     fn is_stream(&self) -> bool {
