@@ -26,8 +26,12 @@ bystander_lives() {
     soon sh -c "[ \$(docker -H unix://$BASE/$N.sock logs bystander | wc -l) -gt $n ]"
 }
 ensure_daemon() {
+    local containerd
     if ! d version > /dev/null 2>&1; then
         soon gone "$(cat "$BASE/$N/pid" 2> /dev/null || echo 0)"
+        # It takes its containerd along; a new one that still sees that waits for it, and in vain.
+        containerd=$(number containerd)
+        [ -z "$containerd" ] || soon gone "$containerd"
         rm -f "$BASE/$N/pid"
         docker_daemon "$N" $NAMES
     fi
