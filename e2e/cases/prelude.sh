@@ -128,7 +128,7 @@ make_service_images() {
         'CMD ["redis-server", "--protected-mode", "no", "--dir", "/var/lib/redis"]'
     image nginx 'RUN ln -sf /dev/stdout /var/log/nginx/access.log && ln -sf /dev/stderr /var/log/nginx/error.log && head -c 1024 /dev/zero | tr "\0" x > /var/www/html/1k' \
         'CMD ["nginx", "-g", "daemon off;"]' 'STOPSIGNAL SIGQUIT'
-    image postgres 'USER postgres' 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data' \
+    image postgres 'RUN install -d -o postgres /run/postgresql' 'USER postgres' 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data' \
         'RUN initdb -A trust > /dev/null && echo "host all all all trust" >> $PGDATA/pg_hba.conf' \
         'CMD ["postgres", "-c", "listen_addresses=*"]' 'STOPSIGNAL SIGINT'
     image mariadb 'RUN install -d -o mysql /run/mysqld' 'CMD ["mariadbd", "--user=mysql", "--bind-address=0.0.0.0"]'
