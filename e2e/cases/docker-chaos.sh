@@ -29,9 +29,9 @@ ensure_daemon() {
     local containerd
     if ! d version > /dev/null 2>&1; then
         soon gone "$(cat "$BASE/$N/pid" 2> /dev/null || echo 0)"
-        # It takes its containerd along; a new one that still sees that waits for it, and in vain.
+        # It takes its containerd along; a new one that still sees that, be it as a zombie, waits for it in vain.
         containerd=$(number containerd)
-        [ -z "$containerd" ] || soon gone "$containerd"
+        [ -z "$containerd" ] || soon test ! -e "/proc/$containerd"
         rm -f "$BASE/$N/pid"
         docker_daemon "$N" $NAMES
     fi

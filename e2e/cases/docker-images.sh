@@ -164,4 +164,4 @@ eq "$(d run --rm --network none --entrypoint sh built -c 'ls /bin | grep -c "^x[
 d run -d --name healthy --network none --entrypoint sleep built 100 > /dev/null
 soon is healthy d inspect -f '{{.State.Health.Status}}' healthy
 # All of it comes from the cache the second time.
-eq "$(d build --network none --build-arg WORD=there "$BASE/$N.ctx" | grep -c 'Using cache')" 19
+eq "$(d build --network none --build-arg WORD=there "$BASE/$N.ctx" | grep -c 'Using cache')" 18
