@@ -546,7 +546,7 @@ D rm "$N" > /dev/null
 run -d --name "$N" bb sh -c 'while :; do cat /etc/passwd > /dev/null || exit 9; sleep 0.1; done' > /dev/null
 id=$(field "$N" .Id)
 sentry=$(pid_of "$N")
-gofer=$(grep -o '"gofer":{"pid":[0-9]*' "$BASE/docker/exec/runtime-runsc/moby/$id/state.json" | grep -o '[0-9]*$')
+gofer=$(grep -o '"gofer":{"pid":[0-9]*' "$BASE"/docker/exec/runtime-*/moby/"$id"/state.json | grep -o '[0-9]*$')
 kill -9 "$gofer"
 eq "$(D wait "$N")" 137
 soon gone "$sentry"
