@@ -26,8 +26,12 @@ bystander_lives() {
     soon sh -c "[ \$(docker -H unix://$BASE/$N.sock logs bystander | wc -l) -gt $n ]"
 }
 ensure_daemon() {
+    local containerd
     if ! d version > /dev/null 2>&1; then
         soon gone "$(cat "$BASE/$N/pid" 2> /dev/null || echo 0)"
+        # It takes its containerd along; a new one that still sees that, be it as a zombie, waits for it in vain.
+        containerd=$(number containerd)
+        [ -z "$containerd" ] || soon test ! -e "/proc/$containerd"
         rm -f "$BASE/$N/pid"
         docker_daemon "$N" $NAMES
     fi
@@ -64,12 +68,14 @@ chaos() { # SEED WHO…
         # The engine may have lost it: then the runtime itself cleans up.
         if [ "$id" != none ]; then
             process=$(victim_process)
-            state=$exec_root/runtime-$RT/moby
+            # Docker names it by its default runtime.
+            state=$(echo "$exec_root"/runtime-*/moby)
             [ ! -e "$state/$id" ] || note "the engine has left it"
             code 0 "$runtime" --root "$state" delete --force "$id"
             [ ! -e "$state/$id" ]
             [ -z "$process" ] || soon gone "$process"
-            soon sh -c "! find /sys/fs/cgroup -maxdepth 3 -name $id | grep ."
+            # runc that was killed while it made them leaves them.
+            [ "$RT" = runc ] || soon sh -c "! find /sys/fs/cgroup -maxdepth 3 -name $id | grep ."
         fi
         bystander_lives
     done

@@ -546,7 +546,7 @@ D rm "$N" > /dev/null
 run -d --name "$N" bb sh -c 'while :; do cat /etc/passwd > /dev/null || exit 9; sleep 0.1; done' > /dev/null
 id=$(field "$N" .Id)
 sentry=$(pid_of "$N")
-gofer=$(find /run /tmp "$BASE" -path "*/$id/state.json" -not -path '*/rootfs/*' 2> /dev/null | xargs -r grep -ho '"gofer":{"pid":[0-9]*' | grep -o '[0-9]*$' | head -1)
+gofer=$(grep -o '"gofer":{"pid":[0-9]*' "$BASE"/docker/exec/runtime-*/moby/"$id"/state.json | grep -o '[0-9]*$')
 kill -9 "$gofer"
 eq "$(D wait "$N")" 137
 soon gone "$sentry"

@@ -17,20 +17,21 @@ trap 'status=$?; end_podman > /dev/null 2>&1; exit $status' EXIT
 # rootless SCRIPT: run by a user without rights who has ids to give away. Only the mount namespace of this case knows that
 # user. In the script, R is podman.
 rootless() {
-    local place=$BASE/$N.user file
-    mkdir -p "$place/home" "$place/run"
+    # Where its runtime directory has a long name, Podman waits 20 seconds for each container's end.
+    local place=$BASE/u$$ file
+    mkdir -p "$place/home" "$place/r"
     cp /etc/passwd /etc/group "$place"
     echo "e2e:x:5500:5500::$place/home:/bin/sh" >> "$place/passwd"
     echo 'e2e:x:5500:' >> "$place/group"
     echo e2e:600000:65536 | tee "$place/subuid" > "$place/subgid"
-    chown 5500:5500 "$place/home" "$place/run"
-    chmod 700 "$place/run"
+    chown 5500:5500 "$place/home" "$place/r"
+    chmod 700 "$place/r"
     unshare --mount --propagation private bash -eu -o pipefail -c '
         for file in passwd group subuid subgid; do
             mount --bind "$0/$file" "/etc/$file"
         done
         exec setpriv --reuid 5500 --regid 5500 --init-groups env -i PATH="$PATH" HOME="$0/home" \
-            XDG_RUNTIME_DIR="$0/run" RUNSC_E2E="$RUNSC_E2E" BASE="$BASE" RT="$RT" N="$N" bash -eu -o pipefail -c "$1"
+            XDG_RUNTIME_DIR="$0/r" RUNSC_E2E="$RUNSC_E2E" BASE="$BASE" RT="$RT" N="$N" bash -eu -o pipefail -c "$1"
     ' "$place" "$(declare -f note eq has code soon is)
         R() {
             podman --cgroup-manager cgroupfs --events-backend file --storage-driver vfs \

@@ -114,9 +114,12 @@ make_service_images() {
     tar=$STORE/services-$(echo "$SERVICES" | sha256sum | head -c 12).tar
     mkdir -p "$STORE"
     if [ ! -e "$tar" ]; then
-        mmdebstrap --variant=minbase --quiet --include="$SERVICES" \
+        # What a run that was killed has left.
+        rm -rf "$tar.new"
+        # From the runner's own network: the run's has no way out.
+        nsenter --net="/proc/$RUNSC_E2E/ns/net" mmdebstrap --variant=minbase --quiet --format=tar --include="$SERVICES" \
             --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-            --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$tar.new"
+            --dpkgopt='path-exclude=/usr/share/locale/*' --essential-hook='mkdir -p "$1/usr/share/man/man1"' bookworm "$tar.new"
         mv "$tar.new" "$tar"
     fi
     D import "$tar" services > /dev/null
@@ -125,7 +128,7 @@ make_service_images() {
         'CMD ["redis-server", "--protected-mode", "no", "--dir", "/var/lib/redis"]'
     image nginx 'RUN ln -sf /dev/stdout /var/log/nginx/access.log && ln -sf /dev/stderr /var/log/nginx/error.log && head -c 1024 /dev/zero | tr "\0" x > /var/www/html/1k' \
         'CMD ["nginx", "-g", "daemon off;"]' 'STOPSIGNAL SIGQUIT'
-    image postgres 'USER postgres' 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data' \
+    image postgres 'RUN install -d -o postgres /run/postgresql' 'USER postgres' 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data' \
         'RUN initdb -A trust > /dev/null && echo "host all all all trust" >> $PGDATA/pg_hba.conf' \
         'CMD ["postgres", "-c", "listen_addresses=*"]' 'STOPSIGNAL SIGINT'
     image mariadb 'RUN install -d -o mysql /run/mysqld' 'CMD ["mariadbd", "--user=mysql", "--bind-address=0.0.0.0"]'
@@ -182,6 +185,8 @@ C
 {"cniVersion": "0.4.0", "name": "e2e", "plugins": [{"type": "bridge", "bridge": "e2e0", "isGateway": true,
  "ipam": {"type": "host-local", "dataDir": "$BASE/cni", "ranges": [[{"subnet": "10.88.77.0/24"}]]}}]}
 J
+    # dockerd, in the same network namespace, has all else dropped that crosses bridges.
+    iptables -I FORWARD -i e2e0 -j ACCEPT
     containerd_daemon
     local name
     for name in bb pause; do

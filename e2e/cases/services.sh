@@ -1,14 +1,24 @@
 trap 'status=$?; end_docker || true; exit $status' EXIT
-# serve IMAGE ARGUMENTS…: the service of this case, known by the case's name
-serve() { run --name "$N" -d "${@:2}" "$1" > /dev/null; }
+# serve IMAGE PORT ARGUMENTS…: the service of this case, known by the case's name, its port open to the outside
+serve() { NET=bridge run --name "$N" -d -p "127.0.0.1::$2" "${@:3}" "$1" > /dev/null; }
 X() { D exec -i "$N" "$@"; }
+# Where the service is for those outside: address and port.
+at() { D port "$N" | head -1 | sed 's/.* -> //'; }
+# Says something there and prints the first line, or so many bytes, of the answer.
+outside() { # TEXT BYTES
+    local place
+    place=$(at)
+    timeout 10 bash -c 'exec 3<> "/dev/tcp/$0"; printf "$1" >&3; if [ -n "${2:-}" ]; then head -c "$2" <&3; else head -1 <&3; fi' \
+        "${place/:/\/}" "$@" | tr -d '\r\0'
+}
 
 ## redis
-serve redis
+serve redis 6379
 soon X redis-cli ping
 has "$(D logs "$N")" 'Ready to accept connections'
 eq "$(X redis-cli set key value)" OK
 eq "$(X redis-cli get key)" value
+eq "$(outside 'GET key\r\n' 9 | tr '\n' ' ')" '$5 value'
 has "$(X redis-benchmark -q -n 3000 -c 20 -t ping_inline,set,get,lpush,lrange_100)" 'GET: '
 has "$(X redis-benchmark -q -n 20000 -c 20 -P 16 -t set,get)" 'SET: '
 has "$(X ps aux)" redis-server
@@ -23,7 +33,7 @@ D start "$N" > /dev/null
 soon X redis-cli ping
 eq "$(X redis-cli get key)" value
 ## redis-append-only
-serve redis
+serve redis 6379
 soon X redis-cli ping
 X redis-cli config set appendonly yes > /dev/null
 X redis-benchmark -q -n 2000 -r 1000 -t set > /dev/null
@@ -33,9 +43,10 @@ soon is 0 sh -c "docker -H unix://$BASE/docker.sock exec $N redis-cli info persi
 X redis-cli debug loadaof > /dev/null
 eq "$(X redis-cli dbsize)" "$keys"
 ## nginx
-serve nginx
+serve nginx 80
 soon X curl -sf -o /dev/null http://127.0.0.1/
 eq "$(X sh -c 'curl -s http://127.0.0.1/1k | wc -c')" 1024
+eq "$(curl -sf "http://$(at)/1k" | wc -c)" 1024
 has "$(X curl -sI http://127.0.0.1/1k)" 'Accept-Ranges: bytes'
 eq "$(X sh -c 'curl -s -r 10-19 http://127.0.0.1/1k | wc -c')" 10
 eq "$(X curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/none)" 404
@@ -47,12 +58,14 @@ soon X curl -sf -o /dev/null http://127.0.0.1/
 D stop "$N" > /dev/null
 eq "$(field "$N" .State.ExitCode)" 0
 ## postgres
-serve postgres
+serve postgres 5432
 soon X pg_isready -h 127.0.0.1
 X psql -q -h 127.0.0.1 -c 'create table t (id serial primary key, n int, s text)'
 X psql -q -h 127.0.0.1 -c "insert into t (n, s) select i, md5(i::text) from generate_series(1, 5000) i"
-X psql -q -h 127.0.0.1 -c 'create index on t (s); vacuum analyze t'
+X psql -q -h 127.0.0.1 -c 'create index on t (s)' -c 'vacuum analyze t'
 eq "$(X psql -At -h 127.0.0.1 -c "select count(*), sum(n), (select n from t where s = md5('77')) from t")" '5000|12502500|77'
+# A request for TLS, which this server declines.
+eq "$(outside '\0\0\0\10\4\322\26\57' 1)" N
 X pgbench -q -i -s 1 -h 127.0.0.1 > /dev/null 2>&1
 has "$(X pgbench -n -c 4 -t 20 -h 127.0.0.1 2>&1)" 'actually processed: 80/80'
 eq "$(X psql -At -c 'select 1')" 1
@@ -62,11 +75,12 @@ D start "$N" > /dev/null
 soon X pg_isready -h 127.0.0.1
 eq "$(X psql -At -h 127.0.0.1 -c 'select count(*) from t')" 5000
 ## mariadb
-serve mariadb
+serve mariadb 3306
 soon X mariadb-admin ping
 X mariadb -e "create database d; create user u identified by 'p'; grant all on d.* to u"
 X mariadb -h 127.0.0.1 -u u -pp d -e 'create table t (n int primary key, s varchar(64)) engine=innodb; insert into t select seq, md5(seq) from seq_1_to_2000; update t set s = concat(s, n) where n % 2 = 0'
 eq "$(X mariadb -N -h 127.0.0.1 -u u -pp d -e 'select count(*), sum(length(s)) from t')" "2000	67448"
+has "$(outside '' 40)" MariaDB
 X mariadb-dump d > "$BASE/$N.sql"
 has "$(tail -1 "$BASE/$N.sql")" 'Dump completed'
 rm "$BASE/$N.sql"
@@ -74,10 +88,11 @@ D stop "$N" > /dev/null
 eq "$(field "$N" .State.ExitCode)" 0
 has "$(D logs "$N" 2>&1)" 'Shutdown complete'
 ## memcached
-serve memcached
+serve memcached 11211
 soon X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211'
 out=$(X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211; printf "set k 0 0 5\r\nhello\r\nget k\r\nincr none 1\r\nquit\r\n" >&3; cat <&3' | tr -d '\r' | tr '\n' ' ')
 eq "$out" 'STORED VALUE k 0 5 hello END NOT_FOUND '
+has "$(outside 'version\r\n')" VERSION
 D stop "$N" > /dev/null
 ## node
 cat > "$BASE/$N.js" <<'J'
@@ -86,12 +101,13 @@ const server = http.createServer((q, r) => {
   if (q.url == '/child') return r.end(execSync('echo from-child'));
   if (q.url == '/worker') return new Worker("require('worker_threads').parentPort.postMessage('from-worker')", { eval: true }).on('message', m => r.end(m));
   let n = 0; q.on('data', d => n += d.length).on('end', () => r.end(String(n)));
-}).listen(8000, '127.0.0.1', () => console.log('ready'));
+}).listen(8000, () => console.log('ready'));
 process.on('SIGTERM', () => { console.log('bye'); server.close(); process.exit(3); });
 J
-run --name "$N" -d -v "$BASE/$N.js:/srv/s.js:ro" services node /srv/s.js > /dev/null
+NET=bridge run --name "$N" -d -p 127.0.0.1::8000 -v "$BASE/$N.js:/srv/s.js:ro" services node /srv/s.js > /dev/null
 soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
 eq "$(X sh -c 'head -c 3000000 /dev/zero | curl -s --data-binary @- http://127.0.0.1:8000/')" 3000000
+eq "$(head -c 3000000 /dev/zero | curl -s --data-binary @- "http://$(at)/")" 3000000
 eq "$(X curl -s http://127.0.0.1:8000/child)" from-child
 eq "$(X curl -s http://127.0.0.1:8000/worker)" from-worker
 D stop "$N" > /dev/null
@@ -99,9 +115,10 @@ eq "$(field "$N" .State.ExitCode)" 3
 has "$(D logs "$N")" bye
 rm "$BASE/$N.js"
 ## python
-run --name "$N" -d -w /usr/share services python3 -u -m http.server 8000 > /dev/null
+NET=bridge run --name "$N" -d -p 127.0.0.1::8000 -w /usr/share services python3 -u -m http.server 8000 > /dev/null
 soon X curl -sf -o /dev/null http://127.0.0.1:8000/
 eq "$(X sh -c 'curl -s http://127.0.0.1:8000/common-licenses/GPL-3 | cmp - /usr/share/common-licenses/GPL-3 && echo same')" same
+eq "$(curl -s "http://$(at)/common-licenses/GPL-3" | sha256sum)" "$(X sha256sum < /dev/null /usr/share/common-licenses/GPL-3 | sed 's| /.*| -|')"
 soon sh -c "docker -H unix://$BASE/docker.sock logs $N 2>&1 | grep 'GET /common-licenses/GPL-3'"
 eq "$(X python3 -c 'import multiprocessing as m; print(sum(m.Pool(3).map(abs, range(-100, 0))))')" 5050
 eq "$(X python3 -c 'import asyncio
@@ -112,26 +129,55 @@ print(asyncio.run(g()))')" 4950
 cat > "$BASE/$N.java" <<'J'
 import com.sun.net.httpserver.*; import java.net.*; import java.util.concurrent.*; import java.util.stream.*;
 public class S { public static void main(String[] a) throws Exception {
-  var s = HttpServer.create(new InetSocketAddress("127.0.0.1", 8000), 0);
+  var s = HttpServer.create(new InetSocketAddress(8000), 0);
   s.createContext("/", e -> { var b = ("sum " + IntStream.rangeClosed(1, 1000).parallel().sum()).getBytes(); e.sendResponseHeaders(200, b.length); e.getResponseBody().write(b); e.close(); });
   s.setExecutor(Executors.newFixedThreadPool(4)); s.start(); System.gc(); System.out.println("ready");
   Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("bye"))); } }
 J
-run --name "$N" -d -v "$BASE/$N.java:/srv/S.java:ro" services java -Xmx128m /srv/S.java > /dev/null
+NET=bridge run --name "$N" -d -p 127.0.0.1::8000 -v "$BASE/$N.java:/srv/S.java:ro" services java -Xmx128m /srv/S.java > /dev/null
 soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
 eq "$(X curl -s http://127.0.0.1:8000/)" 'sum 500500'
+eq "$(curl -s "http://$(at)/")" 'sum 500500'
 eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1:8000/?[1-20]" & done | wc -c')" 800
 D stop "$N" > /dev/null
 eq "$(field "$N" .State.ExitCode)" 143
 has "$(D logs "$N")" bye
 rm "$BASE/$N.java"
 ## apache-php
-serve apache
+serve apache 80
 soon X curl -sf -o /dev/null http://127.0.0.1/
 eq "$(X curl -s http://127.0.0.1/a.php)" Linux42
+eq "$(curl -s "http://$(at)/a.php")" Linux42
 has "$(X curl -sI http://127.0.0.1/)" Apache
 eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1/a.php?[1-20]" & done | sort | uniq -c | tr -s " "')" ' 80 Linux42'
 D stop "$N" > /dev/null
+## names-on-a-network
+# Services of a network find each other by name, whatever was there first.
+D network create "$N" > /dev/null
+trap 'status=$?; end_docker || true; D network rm "$N" > /dev/null || true; exit $status' EXIT
+NET=$N run -d --name "$N-web" --network-alias www nginx > /dev/null
+NET=$N run -d --name "$N-store" redis > /dev/null
+soon D exec "$N-web" redis-cli -h "$N-store" ping
+eq "$(D exec "$N-web" redis-cli -h "$N-store" set from web)" OK
+eq "$(D exec "$N-store" sh -c "curl -sf http://$N-web/1k | wc -c")" 1024
+eq "$(NET=$N run --rm services sh -c "curl -sf http://www/1k | wc -c; redis-cli -h $N-store get from" | tr '\n' ' ')" '1024 web '
+code 6 D exec "$N-web" curl -s http://nobody-there/
+# Who comes later is found too, and who is gone is not.
+D rm -f "$N-store" > /dev/null
+D exec "$N-web" redis-cli -h "$N-store" ping 2> /dev/null && exit 1
+NET=$N run -d --name "$N-store" redis > /dev/null
+soon is PONG D exec "$N-web" redis-cli -h "$N-store" ping
+## network-connect
+# A container comes into a second network while it runs.
+D network create "$N" > /dev/null
+trap 'status=$?; end_docker || true; D network rm "$N" > /dev/null || true; exit $status' EXIT
+NET=bridge run -d --name "$N" nginx > /dev/null
+NET=$N run -d --name "$N-client" services sleep 100 > /dev/null
+code 6 D exec "$N-client" curl -s "http://$N/1k"
+D network connect "$N" "$N"
+soon D exec "$N-client" curl -sf -o /dev/null "http://$N/1k"
+D network disconnect "$N" "$N"
+D exec "$N-client" curl -s -m 3 -o /dev/null "http://$N/1k" && exit 1 || true
 ## volume-locks
 # flock between two containers of a volume.
 mkdir "$BASE/$N.v"

@@ -57,8 +57,7 @@ impl Place {
         if output.status.success() {
             return Ok(());
         }
-        let lines: Vec<&str> = text.lines().collect();
-        Err(format!("{}\n{}", output.status, lines[lines.len().saturating_sub(40)..].join("\n")))
+        Err(format!("{}\n{}", output.status, end_of(&text)))
     }
 
     fn prepare(&self) -> Result<u32, String> {
@@ -115,11 +114,17 @@ impl Place {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => {
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
-                Err(format!("cannot start {name}: {status}\n{log}"))
+                Err(format!("cannot start {name}: {status}\n{}", end_of(&log)))
             }
             Err(error) => Err(format!("bash: {error}")),
         }
     }
+}
+
+/// The last lines, where the reason of a failure is.
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 fn prelude() -> String {

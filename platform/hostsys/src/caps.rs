@@ -93,12 +93,7 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
 
 /// Clears the ambient set.
 pub fn clear_ambient() -> io::Result<()> {
-    // SAFETY: plain numbers.
-    match unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0usize, 0usize, 0usize) }
-    {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(rustix::thread::clear_ambient_capability_set()?)
 }
 
 /// Keeps exactly the capabilities of the mask (those that are permitted now), effective and permitted, nothing inheritable or ambient,

@@ -27,6 +27,7 @@ pub mod rtnetlink;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod steer;
 pub mod stream;
 pub mod tty;
 

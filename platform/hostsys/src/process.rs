@@ -181,14 +181,9 @@ fn prctl(option: i32, arg: usize) -> io::Result<()> {
 
 /// Sets the name of the calling thread (for the main thread: comm of the process); cut at 15 bytes.
 pub fn set_name(name: &str) -> io::Result<()> {
-    let mut comm = [0u8; 16];
-    let n = name.len().min(15);
-    comm[..n].copy_from_slice(&name.as_bytes()[..n]);
-    // SAFETY: a zero-terminated string of at most 16 bytes.
-    match unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let cut = name.as_bytes().iter().take(15).take_while(|b| **b != 0).copied();
+    let name = std::ffi::CString::new(cut.collect::<Vec<u8>>())?;
+    Ok(rustix::thread::set_name(&name)?)
 }
 
 /// The signal this process gets when the thread that forked it ends; 0 for none. Check afterwards that the parent still lives.

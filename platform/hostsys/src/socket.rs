@@ -26,6 +26,8 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 #[derive(Debug)]
 pub struct Interest<'a> {
     pub fd: BorrowedFd<'a>,
+    /// Wait until there is something to read.
+    pub read: bool,
     /// Wait until it can be written as well.
     pub write: bool,
     /// Set by [`wait`]: reading will not block (data, end of stream or an error).
@@ -38,7 +40,7 @@ pub struct Interest<'a> {
 
 impl<'a> Interest<'a> {
     pub fn read(fd: BorrowedFd<'a>) -> Interest<'a> {
-        Interest { fd, write: false, readable: false, writable: false, hung_up: false }
+        Interest { fd, read: true, write: false, readable: false, writable: false, hung_up: false }
     }
 }
 
@@ -48,7 +50,7 @@ pub fn wait(interests: &mut [Interest<'_>], timeout: Option<Duration>) -> io::Re
     let mut polls: Vec<PollFd<'_>> = interests
         .iter()
         .map(|i| {
-            let mut flags = PollFlags::IN;
+            let mut flags = if i.read { PollFlags::IN } else { PollFlags::empty() };
             if i.write {
                 flags |= PollFlags::OUT;
             }

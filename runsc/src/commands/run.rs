@@ -80,12 +80,15 @@ fn attend(container: &Container, sandbox: &Sandbox, as_job: bool) -> Result<u8> 
             tracing::error!("the sentry was stopped by its own seccomp filter (SIGSYS); this is a bug");
             Ok(128 + 31)
         }
-        Exit::Signal(9) if cgroup::oom_kills(&container.record.cgroups) > 0 => {
-            tracing::error!("killed: the container's memory limit was reached");
-            Ok(128 + 9)
-        }
         Exit::Signal(signal) => {
-            tracing::error!("the sentry was killed by signal {signal}");
+            // Whether this was one of them the host does not tell.
+            match cgroup::oom_kills(&container.record.cgroups) {
+                kills @ 1.. if signal == 9 => tracing::error!(
+                    "the sentry was killed by signal 9; the host has killed {kills} of the container's processes at its \
+                     memory limit"
+                ),
+                _ => tracing::error!("the sentry was killed by signal {signal}"),
+            }
             Ok(128u8.wrapping_add(u8::try_from(signal).unwrap_or(0)))
         }
     }

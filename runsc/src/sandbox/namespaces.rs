@@ -181,11 +181,14 @@ impl Visit {
         Visit::go(&[(path.to_owned(), LinkNameSpaceType::Network)])
     }
 
-    /// Comes back.
+    /// Comes back. Who is root in a user namespace only may not enter namespaces of the host again; then the command
+    /// stays where it is, in a namespace that the container gets, until its early end.
     pub fn leave(self) -> Result<()> {
         for (home, kind) in &self.home {
-            move_into_link_name_space(home.as_fd(), Some(*kind))
-                .context("cannot return to this command's own namespace")?;
+            match move_into_link_name_space(home.as_fd(), Some(*kind)) {
+                Err(rustix::io::Errno::PERM) => tracing::debug!("no way back from a {kind:?} namespace"),
+                other => other.context("cannot return to this command's own namespace")?,
+            }
         }
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! The container's network namespace as the sandbox gets it: which mode holds, and the sockets that are opened there for
 //! the sentry once engines and their hooks have put interfaces into it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use hostsys::{inet, packet, rtnetlink};
+use hostsys::{inet, packet, rtnetlink, steer};
 use sentry::boot::NetworkMode;
-use sentry::net::{CONVERSATIONS, Donation, NAME_SERVER, NameServer};
+use sentry::net::{CONVERSATIONS, Donation, NAME_SERVER, NameServer, Steered};
 
 use super::namespaces::{Privilege, Visit};
 use crate::spec::Plan;
@@ -65,7 +66,7 @@ pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<D
 fn shown() -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     let news = rtnetlink::open_news().context("rtnetlink")?;
-    Ok(Donation { questions, news, names: None, packets: Vec::new() })
+    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new() })
 }
 
 fn open(joined: bool) -> Result<Option<Donation>> {
@@ -82,7 +83,7 @@ fn open(joined: bool) -> Result<Option<Donation>> {
     host_ports(first, last);
     let packets = (0..count + SPARE).map(|_| packet::open_unbound()).collect::<std::io::Result<_>>();
     let packets = packets.context("packet sockets")?;
-    Ok(Some(Donation { questions, news, names: name_server()?, packets }))
+    Ok(Some(Donation { questions, news, names: name_server()?, steered: steered(), packets }))
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose
@@ -110,6 +111,23 @@ fn name_server() -> Result<Option<NameServer>> {
         Ok(conversations) => Ok(Some(NameServer { datagrams, conversations, present })),
         Err(_) => bail!("TCP sockets"),
     }
+}
+
+/// A socket to which all connections to the namespace's 127.0.0.1 come. Only those who would forward a port notice if there
+/// is none.
+fn steered() -> Option<Steered> {
+    // As `net.core.somaxconn` has it at most.
+    const BACKLOG: i32 = 128;
+    let open = || -> std::io::Result<Steered> {
+        let listener = inet::tcp()?;
+        inet::bind(&listener, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+        inet::listen(&listener, BACKLOG)?;
+        let steering = steer::all_of_localhost(&listener)?;
+        Ok(Steered { listener, steering })
+    };
+    open()
+        .inspect_err(|error| tracing::debug!("no way in by 127.0.0.1 of the network namespace: {error}"))
+        .ok()
 }
 
 /// Gives a namespace that outlives the container back to the host's stack.

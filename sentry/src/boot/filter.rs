@@ -157,6 +157,7 @@ fn network_rules(network: NetworkMode) -> Vec<Rule> {
             call("bind", "a donated packet socket, to an interface that has come"),
             call("connect", "a donated TCP socket, to the name server on the namespace's loopback interface"),
             call("shutdown", "the end of what is said to the name server"),
+            call("getsockname", "the port that a connection to the namespace's loopback interface is for"),
         ],
         NetworkMode::Host => host_rules(),
     }

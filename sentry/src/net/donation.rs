@@ -18,6 +18,15 @@ pub struct NameServer {
     pub present: bool,
 }
 
+/// What comes to 127.0.0.1 of the namespace.
+#[derive(Debug)]
+pub struct Steered {
+    /// The socket that listens for all ports.
+    pub listener: OwnedFd,
+    /// What makes it so, while it is open.
+    pub steering: OwnedFd,
+}
+
 /// All descriptors.
 #[derive(Debug)]
 pub struct Donation {
@@ -27,12 +36,15 @@ pub struct Donation {
     pub news: OwnedFd,
     /// None where loopback is down.
     pub names: Option<NameServer>,
+    /// None where the host's kernel cannot do it.
+    pub steered: Option<Steered>,
     /// Packet sockets that are bound to nothing yet: one for each interface there may be at once.
     pub packets: Vec<OwnedFd>,
 }
 
 const NAMES: u8 = 1;
 const PRESENT: u8 = 2;
+const STEERED: u8 = 4;
 
 impl Donation {
     /// The descriptors in the order in which they travel, and what goes with them.
@@ -43,6 +55,10 @@ impl Donation {
             flags = NAMES | if names.present { PRESENT } else { 0 };
             fds.push(names.datagrams.as_fd());
             fds.extend(names.conversations.iter().map(AsFd::as_fd));
+        }
+        if let Some(steered) = &self.steered {
+            flags |= STEERED;
+            fds.extend([steered.listener.as_fd(), steered.steering.as_fd()]);
         }
         fds.extend(self.packets.iter().map(AsFd::as_fd));
         (flags, fds)
@@ -62,6 +78,8 @@ impl Donation {
         } else {
             None
         };
-        Ok(Donation { questions, news, names, packets: fds.collect() })
+        let steered =
+            if flags & STEERED != 0 { Some(Steered { listener: next()?, steering: next()? }) } else { None };
+        Ok(Donation { questions, news, names, steered, packets: fds.collect() })
     }
 }

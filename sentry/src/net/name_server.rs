@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netstack::datagram::Datagram;
-use netstack::tcp::{TakeHow, Transport};
-use netstack::{Buf, Endpoint, Events, LOOPBACK, NetError, Relay, Stack, Waker};
+use netstack::tcp::Transport;
+use netstack::{Buf, Endpoint, LOOPBACK, NetError, Relay, Stack};
 
+use super::conversation::{Conversation, Conversations, Ring};
 use super::donation::NameServer;
 use super::hostsys::inet;
-use super::hostsys::socket::{self, Interest};
+use super::hostsys::socket::Waker;
 
 /// Where it is, for the guest and for the host.
 pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
@@ -25,8 +26,6 @@ pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0,
 const QUESTIONS: usize = 4096;
 /// After this long nobody waits for an answer any more.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The largest piece of a conversation that is carried at once.
-const PIECE: usize = 16 << 10;
 
 /// Who asked, and under which identifier.
 struct Question {
@@ -41,18 +40,6 @@ struct Questions {
     order: VecDeque<u16>,
 }
 
-/// A conversation: the guest's end as the server sees it, and what is on its way.
-struct Conversation {
-    far: Arc<dyn Transport>,
-    host: OwnedFd,
-    /// Connected on the host.
-    ready: bool,
-    to_host: Vec<u8>,
-    to_guest: Vec<u8>,
-    guest_done: bool,
-    host_done: bool,
-}
-
 pub struct Names {
     stack: Arc<Stack>,
     datagrams: OwnedFd,
@@ -62,16 +49,7 @@ pub struct Names {
     free: Mutex<Vec<OwnedFd>>,
     /// Conversations that the thread of the network has not seen yet.
     new: Mutex<Vec<Conversation>>,
-    bell: Arc<socket::Waker>,
-}
-
-/// Wakes the thread of the network.
-struct Ring(Arc<socket::Waker>);
-
-impl Waker for Ring {
-    fn wake(&self, _events: Events) {
-        self.0.wake();
-    }
+    bell: Arc<Waker>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,7 +61,7 @@ fn here() -> Endpoint {
 }
 
 impl Names {
-    pub fn new(server: NameServer, stack: &Arc<Stack>, bell: Arc<socket::Waker>) -> Arc<Names> {
+    pub fn new(server: NameServer, stack: &Arc<Stack>, bell: Arc<Waker>) -> Arc<Names> {
         let mut first = [0; 2];
         super::hostsys::rand::fill(&mut first);
         let names = Arc::new(Names {
@@ -183,108 +161,22 @@ impl Relay for Names {
             return Err(NetError::Refused);
         }
         far.set_waker(Arc::new(Ring(self.bell.clone())));
-        lock(&self.new).push(Conversation {
-            far,
-            host,
-            ready: false,
-            to_host: Vec::new(),
-            to_guest: Vec::new(),
-            guest_done: false,
-            host_done: false,
-        });
+        lock(&self.new).push(Conversation::to_host(far, host));
         self.bell.wake();
         Ok(())
     }
 }
 
 impl Names {
+    /// Goes on with the conversations, of which `events` tell what is ready.
+    pub fn carry(&self, conversations: &mut Conversations, events: &[(bool, bool)]) {
+        conversations.carry(events).into_iter().for_each(|host| self.give_back(host));
+        conversations.add(std::mem::take(&mut *lock(&self.new)));
+    }
+
     fn give_back(&self, host: OwnedFd) {
         if inet::disconnect(&host).is_ok() {
             lock(&self.free).push(host);
         }
-    }
-}
-
-/// The conversations that go on; the network's thread alone has them.
-#[derive(Default)]
-pub struct Conversations(Vec<Conversation>);
-
-impl Conversations {
-    /// What to wait for on the host's side.
-    pub fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
-        self.0.iter().map(|c| {
-            let mut interest = Interest::read(c.host.as_fd());
-            interest.write = !c.ready || !c.to_host.is_empty();
-            interest
-        })
-    }
-
-    /// Moves what can be moved; ends those that are over. `events`: readable and writable, as in `interests`.
-    pub fn carry(&mut self, names: &Names, events: &[(bool, bool)]) {
-        let mut going = Vec::new();
-        for (index, mut conversation) in std::mem::take(&mut self.0).into_iter().enumerate() {
-            let (readable, writable) = events.get(index).copied().unwrap_or_default();
-            conversation.ready |= writable;
-            if conversation.carry(readable).is_ok() && !conversation.over() {
-                going.push(conversation);
-            } else {
-                let aborted = !conversation.over();
-                conversation.far.close(aborted);
-                names.give_back(conversation.host);
-            }
-        }
-        going.append(&mut lock(&names.new));
-        self.0 = going;
-    }
-}
-
-impl Conversation {
-    fn over(&self) -> bool {
-        self.host_done && self.to_guest.is_empty() && (self.guest_done || self.far.has_error())
-    }
-
-    fn carry(&mut self, readable: bool) -> std::io::Result<()> {
-        if readable && self.to_guest.is_empty() && !self.host_done {
-            let mut buffer = vec![0; PIECE];
-            if let Some(count) = inet::receive(&self.host, &mut buffer)? {
-                buffer.truncate(count);
-                self.host_done = count == 0;
-                self.to_guest = buffer;
-                if self.host_done {
-                    self.far.shutdown(false, true);
-                }
-            }
-        }
-        while !self.to_guest.is_empty() {
-            match self.far.reserve(self.to_guest.len()) {
-                Ok(room) => {
-                    let rest = self.to_guest.split_off(room.min(self.to_guest.len()));
-                    let piece = std::mem::replace(&mut self.to_guest, rest);
-                    self.far.commit(room, Some(Buf::from_vec(piece)), false);
-                }
-                Err(NetError::WouldBlock) => break,
-                Err(_) => return Err(std::io::ErrorKind::BrokenPipe.into()),
-            }
-        }
-        if self.to_host.is_empty() && !self.guest_done {
-            match self.far.take(PIECE, TakeHow::default()) {
-                Ok(taken) if taken.len == 0 => self.guest_done = true,
-                Ok(taken) => taken.parts.iter().for_each(|part| self.to_host.extend_from_slice(part.bytes())),
-                Err(NetError::WouldBlock) => {}
-                Err(_) => return Err(std::io::ErrorKind::ConnectionReset.into()),
-            }
-        }
-        if self.ready && !self.to_host.is_empty() {
-            match inet::send(&self.host, &self.to_host) {
-                Ok(count) => drop(self.to_host.drain(..count)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.ready && self.guest_done && self.to_host.is_empty() && !self.host_done {
-            // Saying it twice changes nothing.
-            inet::finish(&self.host)?;
-        }
-        Ok(())
     }
 }

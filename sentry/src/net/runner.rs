@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use netstack::{Alarm, PacketWire, Stack};
 
 use super::Donation;
+use super::conversation::Conversations;
+use super::front_door::FrontDoor;
 use super::host_links::HostLinks;
 use super::hostsys::rtnetlink;
 use super::hostsys::socket::{Interest, Waker, wait};
-use super::name_server::{Conversations, Names};
+use super::name_server::Names;
 use super::packet_link::Room;
 
 /// News come in swarms (a new interface is moved, named, given addresses, set up): they are looked at when this long
@@ -34,6 +36,7 @@ struct Runner {
     links: HostLinks,
     news: OwnedFd,
     names: Option<(Arc<Names>, Conversations)>,
+    door: Option<FrontDoor>,
     /// When the host's interfaces are to be looked at again.
     look: Option<Instant>,
     room: Room,
@@ -58,11 +61,12 @@ fn serve(
     bell: Arc<Bell>,
     wire: Option<Arc<PacketWire>>,
 ) -> io::Result<()> {
-    let Donation { questions, news, names, packets } = donation;
+    let Donation { questions, news, names, steered, packets } = donation;
     let names = names.map(|server| (Names::new(server, stack, bell.0.clone()), Conversations::default()));
+    let door = steered.map(|steered| FrontDoor::new(steered, stack, bell.0.clone()));
     let mut links = HostLinks::new(questions, packets, stack.clone(), wire.clone());
     links.update()?;
-    let mut runner = Runner { bell, wire, links, news, names, look: None, room: Room::default() };
+    let mut runner = Runner { bell, wire, links, news, names, door, look: None, room: Room::default() };
     std::thread::Builder::new().name("net".to_owned()).spawn(move || {
         let error = loop {
             if let Err(error) = runner.round() {
@@ -90,10 +94,13 @@ impl Runner {
             interests.push(Interest::read(names.fd()));
             interests.extend(conversations.interests());
         }
+        let names = interests.len();
+        interests.extend(self.door.iter().flat_map(FrontDoor::interests));
         wait(&mut interests, timeout)?;
         let mut ready: Vec<bool> = interests.iter().map(|interest| interest.readable).collect();
-        let ready_names: Vec<(bool, bool)> =
+        let mut ready_names: Vec<(bool, bool)> =
             interests.iter().skip(links).map(|interest| (interest.readable, interest.writable)).collect();
+        let ready_door = ready_names.split_off(names - links);
         ready.truncate(links);
         if ready.first() == Some(&true) {
             self.bell.0.clear();
@@ -118,7 +125,10 @@ impl Runner {
             if own.0 {
                 names.answers();
             }
-            conversations.carry(names, others);
+            names.carry(conversations, others);
+        }
+        if let Some(door) = &mut self.door {
+            door.serve(&ready_door);
         }
         if self.look.is_some_and(|at| at <= Instant::now()) {
             self.look = None;

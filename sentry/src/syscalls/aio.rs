@@ -20,6 +20,7 @@ use kernel::{SysError, SysResult};
 use ksync::{LockClass, Mutex, WaitQueue};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `struct io_event`: the request's data, its address, two results.
 pub type IoEvent = [u64; 4];
@@ -28,6 +29,8 @@ pub type IoEvent = [u64; 4];
 struct Context {
     done: Mutex<VecDeque<IoEvent>>,
     limit: usize,
+    /// io_destroy(2) was called; who waits still has it.
+    dead: AtomicBool,
     queue: Arc<WaitQueue>,
 }
 
@@ -60,7 +63,12 @@ pub fn io_setup(t: &mut Current<'_>, events: u32, out: UserPtr<u64>) -> SysResul
     }
     let limit = usize::try_from(events).unwrap_or(usize::MAX);
     let queue = Arc::new(WaitQueue::new());
-    let new = Context { done: Mutex::new(LockClass::Leaf, VecDeque::new()), limit, queue };
+    let new = Context {
+        done: Mutex::new(LockClass::Leaf, VecDeque::new()),
+        limit,
+        dead: AtomicBool::new(false),
+        queue,
+    };
     contexts(&mm).0.lock().insert(id, Arc::new(new));
     Ok(0)
 }
@@ -68,6 +76,7 @@ pub fn io_setup(t: &mut Current<'_>, events: u32, out: UserPtr<u64>) -> SysResul
 pub fn io_destroy(t: &mut Current<'_>, id: u64) -> SysResult {
     let gone = contexts(&t.mm()).0.lock().remove(&id);
     let gone = gone.ok_or(Errno::EINVAL)?;
+    gone.dead.store(true, Ordering::Release);
     gone.queue.wake_all(u32::MAX);
     super::memory::munmap(t, id, PAGE_SIZE)
 }
@@ -222,7 +231,8 @@ pub fn io_getevents(
     }
     let until = limit.map(|ns| Deadline::after(t.kernel(), ns));
     let waited = t.block_on(&[WaitOn::any(&context.queue)], until, || {
-        (context.done.lock().len() >= least).then_some(())
+        let dead = context.dead.load(Ordering::Acquire);
+        (dead || context.done.lock().len() >= least).then_some(())
     });
     let mut got = 0;
     while got < most {
@@ -234,6 +244,7 @@ pub fn io_getevents(
         got += 1;
     }
     match waited {
+        _ if got == 0 && context.dead.load(Ordering::Acquire) => Err(Errno::EINVAL.into()),
         Err(Blocked::Interrupted) if got == 0 => Err(Restart::NoHandler.into()),
         _ => Ok(got as u64),
     }

@@ -272,6 +272,14 @@ pub const CASES: &[Case] = &[
         ret("destroy", sys!(io_destroy, context));
         ret("gone", sys!(io_destroy, context));
     }),
+    case("io_destroy/ends_who_waits", "io_setup io_getevents", || {
+        let mut context = 0u64;
+        ret("setup", sys!(io_setup, 8, &mut context));
+        let waiter = std::thread::spawn(move || sys!(io_getevents, context, 1, 1, &mut [[0u64; 4]; 1], 0));
+        pause_ms(50);
+        ret("destroy", sys!(io_destroy, context));
+        ret("waited", waiter.join().unwrap_or(-1));
+    }),
     case("io_setup/errors", "io_submit io_getevents io_cancel io_pgetevents io_destroy", || {
         let mut context = 5u64;
         ret("in use", sys!(io_setup, 8, &mut context));
