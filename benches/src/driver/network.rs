@@ -92,12 +92,19 @@ impl Place {
         }
         std::fs::create_dir_all(self.work.join("www")).map_err(|e| e.to_string())?;
         if let Some(mut run) = self.command(&["run", "--detach", "--bundle"]) {
+            std::fs::create_dir_all(self.root()).map_err(|e| e.to_string())?;
+            if !quiet("mount", &format!("--bind / {}", self.root().display())) {
+                return Err("no bind mount for the root".to_owned());
+            }
             std::fs::write(self.work.join("config.json"), self.config().to_string())
                 .map_err(|e| e.to_string())?;
-            run.arg(&self.work).arg(&self.id).stdout(Stdio::null()).stderr(Stdio::null());
+            let log = self.work.join("stderr");
+            let to_log = std::fs::File::create(&log).map_err(|e| e.to_string())?;
+            run.arg(&self.work).arg(&self.id).stdout(Stdio::null()).stderr(to_log);
             let status = run.status().map_err(|e| e.to_string())?;
             if !status.success() {
-                return Err(format!("{run:?}: {status}"));
+                let said = std::fs::read_to_string(log).unwrap_or_default();
+                return Err(format!("{run:?}: {status}: {}", said.lines().last().unwrap_or_default()));
             }
         }
         Ok(())
@@ -110,6 +117,14 @@ impl Place {
         quiet("ip", &format!("netns del {}", self.outside()));
         quiet("ip", &format!("netns del {}", self.inside()));
         let _ = std::fs::remove_dir_all(&self.work);
+        // Not below the other one, and not with what is in it: should the mount stay, the host's root would go.
+        quiet("umount", &self.root().display().to_string());
+        let _ = std::fs::remove_dir(self.root());
+    }
+
+    /// A bind mount of the host's root; runc takes none that is "/".
+    fn root(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("{}-root", self.id))
     }
 
     fn outside(&self) -> String {
@@ -138,7 +153,7 @@ impl Place {
                 "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
                 "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 20000, "soft": 20000}]
             },
-            "root": {"path": "/", "readonly": true},
+            "root": {"path": self.root(), "readonly": true},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
@@ -255,11 +270,12 @@ impl Place {
         let www = self.work.join("www");
         let root = if self.runtime.is_some() { Path::new("/mnt") } else { &www };
         std::fs::write(www.join("f"), [b'x'; 1024]).map_err(|e| e.to_string())?;
+        let own = if self.runtime.is_some() { PathBuf::from("/tmp/nginx") } else { self.work.join("nginx") };
         let configuration = format!(
-            "worker_processes 1; daemon off; pid /tmp/{0}.pid; error_log /dev/null; user root; events {{ worker_connections 1024; }} \
-             http {{ access_log off; client_body_temp_path /tmp/{0}.1; proxy_temp_path /tmp/{0}.2; fastcgi_temp_path /tmp/{0}.3; \
-             uwsgi_temp_path /tmp/{0}.4; scgi_temp_path /tmp/{0}.5; server {{ listen 8080; root {1}; }} }}",
-            self.id,
+            "worker_processes 1; daemon off; pid {0}.pid; error_log /dev/null; user root; events {{ worker_connections 1024; }} \
+             http {{ access_log off; client_body_temp_path {0}.1; proxy_temp_path {0}.2; fastcgi_temp_path {0}.3; \
+             uwsgi_temp_path {0}.4; scgi_temp_path {0}.5; server {{ listen 8080; root {1}; }} }}",
+            own.display(),
             root.display()
         );
         std::fs::write(www.join("nginx.conf"), configuration).map_err(|e| e.to_string())?;
