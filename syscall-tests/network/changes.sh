@@ -8,6 +8,7 @@ grep -q "inet $GUEST/24" "$WORK/out" || fail 'no IPv4 address'
 grep -q "inet6 $GUEST6/64" "$WORK/out" || fail 'no IPv6 address'
 grep -q "^default via $HERE dev eth0" <<< "$(inside ip route)" || fail 'no default route'
 grep -q "^default via $HERE6 dev eth0" <<< "$(inside ip -6 route)" || fail 'no default route of IPv6'
+grep -q "^fd77::/64 dev eth0 proto kernel metric 256" <<< "$(inside ip -6 route)" || fail 'no connected route of IPv6'
 eq "$(inside cat /sys/class/net/eth0/address)" "$(ip -n "$IN" -o link show eth0 | grep -o 'link/ether [^ ]*' | cut -d' ' -f2)"
 inside grep -q eth0 /proc/net/dev
 inside grep -q eth0 /proc/net/route

@@ -3,7 +3,8 @@
 //!
 //! All engines are started here, in a network namespace and with directories of their own, and are
 //! gone in the end. Needs root and the engines' packages; `.ci/run e2e` installs them.
-//! Environment: `RUNSC` (the binary), `E2E_RUNTIMES` (default `runc runsc`), `E2E_KEEP` (show each output).
+//! Environment: `RUNSC` (the binary), `E2E_RUNTIMES` (default `runc runsc`), `E2E_KEEP` (show each output),
+//! `E2E_PODS` (how many pods `cri::many-pods` makes in a row).
 
 mod place;
 

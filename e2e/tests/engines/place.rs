@@ -93,6 +93,7 @@ impl Place {
         // Kept for the next run: what takes long to make.
         command.env("STORE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e"));
         command.env(sweep::MARK, run.to_string()).envs(env.iter().copied());
+        command.envs(std::env::var_os("E2E_PODS").map(|count| ("E2E_PODS", count)));
         command.stdin(std::process::Stdio::null());
         Ok(command)
     }

@@ -131,7 +131,6 @@ fn processes(g: &mut Guest) {
 }
 
 #[test]
-#[ignore = "fails: a PID namespace, two files and five other objects stay; whether the script or the kernel keeps them is open"]
 fn nothing_is_left_of_a_sandbox() {
     for round in 0..3 {
         run(|g| {

@@ -221,6 +221,27 @@ fn the_end_of_init_is_the_end_of_all() {
     assert_eq!(status.code(), 8);
 }
 
+/// Its threads end at the same time, and one of them must be the last.
+#[test]
+fn an_init_with_threads_takes_all_along() {
+    /// CLONE_NEWPID and SIGCHLD
+    const NAMESPACE: u64 = 0x2000_0000 | 17;
+    run(|g| {
+        for _ in 0..100 {
+            let init = g.clone_with(NAMESPACE, |i| {
+                i.fork(|c| {
+                    c.call(nr::PAUSE, &[]);
+                });
+                i.clone_with(THREAD, |t| t.spin());
+                i.exit_group(3);
+            });
+            assert_eq!(g.wait(init, 0), (init, exited(3)));
+            assert_eq!(g.processes(), 1);
+        }
+        g.exit_group(0);
+    });
+}
+
 #[test]
 fn a_futex_wakes_whom_it_should() {
     run(|g| {

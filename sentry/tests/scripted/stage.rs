@@ -12,7 +12,7 @@ use platform::{MemoryFile, Registers, Trap};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// Numbers of the calls that scripts make.
@@ -56,7 +56,8 @@ enum Ask {
 pub struct Guest {
     asks: Sender<Ask>,
     answers: Receiver<i64>,
-    world: Arc<World>,
+    /// Ends with the sandbox, and this thread's channel with it.
+    world: Weak<World>,
     handlers: u32,
 }
 
@@ -91,8 +92,10 @@ impl Guest {
 
     /// clone(2) with these flags; the new task runs `script`.
     pub fn clone_with(&mut self, flags: u64, script: impl FnOnce(&mut Guest) + Send + 'static) -> i64 {
-        let key = self.world.keys.fetch_add(1, Ordering::Relaxed);
-        self.world.scripts.lock().unwrap().insert(key, Box::new(script));
+        let world = self.world();
+        let key = world.keys.fetch_add(1, Ordering::Relaxed);
+        world.scripts.lock().unwrap().insert(key, Box::new(script));
+        drop(world);
         let stack = if flags & 0x100 != 0 { STACK_TOP - 0x4000 } else { 0 };
         self.asks.send(Ask::Clone([flags, stack, 0, 0, 0, 0], key)).expect("the sentry's side lives");
         self.result(nr::CLONE)
@@ -152,8 +155,17 @@ impl Guest {
         self.find(tid)
     }
 
+    fn world(&self) -> Arc<World> {
+        self.world.upgrade().unwrap_or_else(|| std::panic::resume_unwind(Box::new(Ended)))
+    }
+
+    /// How many processes there are in the sandbox.
+    pub fn processes(&self) -> usize {
+        self.world().pid_ns.groups().len()
+    }
+
     pub fn find(&self, tid: i32) -> Arc<Task> {
-        self.world.pid_ns.task(tid).expect("a task of that number")
+        self.world().pid_ns.task(tid).expect("a task of that number")
     }
 }
 
@@ -197,12 +209,13 @@ fn begin(world: &Arc<World>, key: u64) -> Lines {
     let script = world.scripts.lock().unwrap().remove(&key).expect("a script for each new task");
     let (asks, to_sentry) = channel();
     let (answers, to_script) = channel();
-    let mut guest = Guest { asks, answers: to_script, world: Arc::clone(world), handlers: 0 };
+    let mut guest = Guest { asks, answers: to_script, world: Arc::downgrade(world), handlers: 0 };
     std::thread::spawn(move || {
-        let world = Arc::clone(&guest.world);
+        let world = guest.world.clone();
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| script(&mut guest)));
         if let Err(why) = ran
             && !why.is::<Ended>()
+            && let Some(world) = world.upgrade()
         {
             let text = why.downcast_ref::<String>().cloned();
             let text = text.or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned()));

@@ -2,12 +2,12 @@
 
 use crate::pseudo::{DirNode, FileNode, Node, Owner, PseudoFs, PseudoInode};
 use crate::socket::inet::stack_of;
-use crate::socket::interfaces;
+use crate::socket::{interfaces, routes};
 use abi::stat::FileType;
 use abi::{Errno, Result};
 use kernel::vfs::{Caller, Inode};
 use netstack::tcp::TcpState;
-use netstack::{Endpoint, Family, Stack};
+use netstack::{Endpoint, Family, Interface, Stack};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -225,59 +225,75 @@ fn inet6(stack: &Stack) -> String {
     out
 }
 
+/// The name of a route's interface.
+fn device(list: &[Interface], index: u32) -> &str {
+    list.iter().find(|i| i.index == index).map_or("*", |i| &i.name)
+}
+
 fn routes(stack: &Stack) -> String {
     let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
     let mut out = format!("{head:<127}\n");
     let number = |a: Ipv4Addr| u32::from_ne_bytes(a.octets());
-    let mut line = |name: &str, to: Ipv4Addr, gateway: Option<Ipv4Addr>, prefix: u8, metric: u32| {
-        let flags = 1 | if gateway.is_some() { 2 } else { 0 } | if prefix == 32 { 4 } else { 0 };
-        let text = format!(
-            "{name}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{metric}\t{:08X}\t0\t0\t0",
-            number(to),
-            number(gateway.unwrap_or(Ipv4Addr::UNSPECIFIED)),
-            number(interfaces::mask(prefix)),
-        );
-        let _ = writeln!(out, "{text:<127}");
-    };
     let list = stack.interfaces.list();
-    for r in stack.interfaces.routes() {
-        let name = list.iter().find(|i| i.index == r.device).map_or("*", |i| &i.name);
+    for r in routes::all(stack).iter().filter(|r| r.table == routes::TABLE_MAIN) {
+        let IpAddr::V4(to) = r.to else { continue };
         let gateway = match r.gateway {
             Some(IpAddr::V4(g)) => Some(g),
             _ => None,
         };
-        if let IpAddr::V4(to) = r.to {
-            line(name, to, gateway, r.prefix, r.metric);
-        }
-    }
-    for i in list.iter().filter(|i| i.up && !i.loopback) {
-        for a in &i.addrs {
-            if let IpAddr::V4(ip) = a.ip
-                && a.prefix < 32
-            {
-                let net = Ipv4Addr::from(u32::from(ip) & u32::from(interfaces::mask(a.prefix)));
-                line(&i.name, net, None, a.prefix, 0);
-            }
-        }
+        let flags = 1 | if gateway.is_some() { 2 } else { 0 } | if r.prefix == 32 { 4 } else { 0 };
+        let text = format!(
+            "{}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{}\t{:08X}\t0\t0\t0",
+            device(&list, r.device),
+            number(to),
+            number(gateway.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            r.metric,
+            number(interfaces::mask(r.prefix)),
+        );
+        let _ = writeln!(out, "{text:<127}");
     }
     out
 }
 
 fn routes6(stack: &Stack) -> String {
+    const GATEWAY: u32 = 2;
+    const REJECT: u32 = 0x200;
+    const NO_NEXT_HOP: u32 = 0x20_0000;
+    const LOCAL: u32 = 0x8000_0000;
     let mut out = String::new();
+    let list = stack.interfaces.list();
     let zero = hex6(Ipv6Addr::UNSPECIFIED);
-    for i in stack.interfaces.list().iter().filter(|i| i.up) {
-        for a in &i.addrs {
-            if let IpAddr::V6(ip) = a.ip {
-                let _ = writeln!(
-                    out,
-                    "{} {:02x} {zero} 00 {zero} 00000000 00000001 00000000 80200001 {:>8}",
-                    hex6(ip),
-                    128,
-                    i.name
-                );
+    let all = routes::all(stack);
+    for table in [routes::TABLE_MAIN, routes::TABLE_LOCAL] {
+        for r in all.iter().filter(|r| r.table == table) {
+            let IpAddr::V6(to) = r.to else { continue };
+            let (gateway, mut flags) = match r.gateway {
+                Some(IpAddr::V6(gateway)) => (hex6(gateway), 1 | GATEWAY),
+                _ => (zero.clone(), 1),
+            };
+            let loopback = list.iter().any(|i| i.index == r.device && i.loopback);
+            match r.kind {
+                routes::kind::LOCAL => flags |= LOCAL | NO_NEXT_HOP,
+                // Nobody is behind the loopback interface.
+                _ if loopback => flags = REJECT | NO_NEXT_HOP,
+                _ => {}
             }
+            let _ = writeln!(
+                out,
+                "{} {:02x} {zero} 00 {gateway} {:08x} 00000001 00000000 {flags:08x} {:>8}",
+                hex6(to),
+                r.prefix,
+                r.metric,
+                device(&list, r.device)
+            );
         }
+        // Each table ends with the entry that says there is no way.
+        let flags = REJECT | NO_NEXT_HOP;
+        let _ = writeln!(
+            out,
+            "{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 {flags:08x} {:>8}",
+            device(&list, netstack::LOOPBACK)
+        );
     }
     out
 }

@@ -10,6 +10,7 @@ pub mod interfaces;
 pub mod netlink;
 mod options;
 pub mod packet;
+pub mod routes;
 pub mod unix;
 
 pub use options::{SockOptions, Speaks, Timeo};

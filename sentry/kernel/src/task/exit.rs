@@ -91,8 +91,9 @@ impl Task {
         self.cpu.stop_sentry(platform::clock::monotonic());
         // An init takes everything in its namespace with it before it is gone itself.
         let last = {
-            let state = self.group.state().lock();
-            state.live == 1
+            let mut state = self.group.state().lock();
+            state.leaving += 1;
+            state.leaving == state.live
         };
         if last
             && self.group.is_ns_init()
@@ -127,6 +128,7 @@ impl Task {
             let mut state = self.group.state().lock();
             self.exited.store(true, Ordering::SeqCst);
             state.live -= 1;
+            state.leaving -= 1;
             if is_leader {
                 state.leader_status = Some(status);
             }

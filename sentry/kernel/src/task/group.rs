@@ -27,6 +27,8 @@ pub struct GroupState {
     pub threads: Vec<Arc<Task>>,
     /// How many of them have not exited.
     pub live: usize,
+    /// How many of the live have begun to exit: the process ends with the one that makes this all of them.
+    pub leaving: usize,
     pub pending: Pending,
     pub stop: StopState,
     /// A stop that the parent was not yet told by wait(2).
@@ -107,6 +109,7 @@ impl ThreadGroup {
                 GroupState {
                     threads: Vec::new(),
                     live: 0,
+                    leaving: 0,
                     pending: Pending::default(),
                     stop: StopState::Running,
                     stop_news: None,

@@ -3,12 +3,13 @@
 use super::message::{Answers, CREATE, EXCL, REPLACE, Request};
 use crate::socket::inet::errno;
 use crate::socket::interfaces;
+use crate::socket::routes::{self, Shown, TABLE_LOCAL, TABLE_MAIN};
 use abi::socket::{AF_INET, AF_INET6, AF_UNSPEC};
 use abi::{Errno, Result};
 use kernel::Kernel;
 use kernel::creds::CapSet;
 use kernel::vfs::Caller;
-use netstack::{IfAddr, Interface, RouteLine, Stack, broadcast_of};
+use netstack::{IfAddr, Interface, RouteLine, Stack};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
@@ -27,8 +28,6 @@ const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 
 const TABLE_DEFAULT: u8 = 253;
-const TABLE_MAIN: u8 = 254;
-const TABLE_LOCAL: u8 = 255;
 
 fn family(ip: IpAddr) -> u8 {
     u8::try_from(if ip.is_ipv4() { AF_INET } else { AF_INET6 }).unwrap_or(0)
@@ -61,7 +60,7 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
     match r.kind {
         RTM_GETLINK => links(stack, r, out),
         RTM_GETADDR if r.is_dump() => addresses(stack, r, wanted, out),
-        RTM_GETROUTE if r.is_dump() => routes(stack, r, wanted, out),
+        RTM_GETROUTE if r.is_dump() => dump_routes(stack, r, wanted, out),
         RTM_GETROUTE => one_route(stack, r, out),
         RTM_GETRULE if r.is_dump() => rules(r, wanted, out),
         RTM_GETNEIGH if r.is_dump() => {
@@ -194,68 +193,8 @@ fn route_head(ip: IpAddr, prefix: u8, table: u8, protocol: u8, scope: u8, kind: 
     head
 }
 
-/// A route of a table, for a dump.
-struct Shown {
-    to: IpAddr,
-    prefix: u8,
-    table: u8,
-    protocol: u8,
-    scope: u8,
-    kind: u8,
-    gateway: Option<IpAddr>,
-    source: Option<IpAddr>,
-    metric: u32,
-    device: u32,
-}
-
-/// What addresses make of themselves, and what was put in.
-fn all_routes(stack: &Stack) -> Vec<Shown> {
-    const KERNEL: u8 = 2;
-    let mut list = Vec::new();
-    list.extend(stack.interfaces.routes().iter().map(shown_line));
-    for i in stack.interfaces.list().iter().filter(|i| i.up) {
-        for a in &i.addrs {
-            let base = Shown {
-                to: a.ip,
-                prefix: if a.ip.is_ipv4() { 32 } else { 128 },
-                table: TABLE_LOCAL,
-                protocol: KERNEL,
-                scope: 254,
-                kind: 2,
-                gateway: None,
-                source: Some(a.ip),
-                metric: 0,
-                device: i.index,
-            };
-            match a.ip {
-                IpAddr::V4(ip) => {
-                    let net =
-                        IpAddr::V4(Ipv4Addr::from(u32::from(ip) & u32::from(interfaces::mask(a.prefix))));
-                    if a.prefix < 32 {
-                        let local = i.loopback;
-                        list.push(Shown {
-                            to: net,
-                            prefix: a.prefix,
-                            table: if local { TABLE_LOCAL } else { TABLE_MAIN },
-                            scope: if local { 254 } else { 253 },
-                            kind: if local { 2 } else { 1 },
-                            ..base
-                        });
-                        let to = IpAddr::V4(broadcast_of(ip, a.prefix));
-                        list.push(Shown { to, scope: 253, kind: 3, ..base });
-                    }
-                    list.push(base);
-                }
-                IpAddr::V6(_) => list.push(Shown { source: None, scope: 0, ..base }),
-            }
-        }
-    }
-    list
-}
-
-fn routes(stack: &Stack, r: &Request<'_>, wanted: u8, out: &mut Answers) -> Result<()> {
-    let mut list = all_routes(stack);
-    list.sort_by_key(|s| (s.to.is_ipv6(), std::cmp::Reverse(s.table == TABLE_MAIN)));
+fn dump_routes(stack: &Stack, r: &Request<'_>, wanted: u8, out: &mut Answers) -> Result<()> {
+    let list = routes::all(stack);
     for s in list {
         if wanted != 0 && wanted != family(s.to) {
             continue;
@@ -274,32 +213,21 @@ fn shown_route(r: &Request<'_>, kind: u16, s: &Shown, out: &mut Answers) {
     let mut m = out.begin(r, kind).bytes(&head).number(15, s.table.into());
     m = m.maybe(1, (s.prefix > 0).then_some(&to[..]));
     m = m.maybe(7, source.as_deref()).maybe(5, gateway.as_deref());
-    if s.metric != 0 {
+    if s.metric != 0 || s.to.is_ipv6() {
         m = m.number(6, s.metric);
     }
-    out.push(m.number(4, s.device));
+    m = m.number(4, s.device);
+    if s.to.is_ipv6() {
+        // RTA_CACHEINFO, RTA_PREF: never used, never expires, no preference.
+        m = m.attribute(12, &[0; 32]).attribute(20, &[0]);
+    }
+    out.push(m);
 }
 
 /// Tells the members of the groups of routes.
 fn route_changed(kernel: &Kernel, stack: &Stack, kind: u16, line: &RouteLine) {
     let group = if line.to.is_ipv4() { 7 } else { 11 };
-    super::announce(kernel, stack, group, |out| shown_route(&Request::NEWS, kind, &shown_line(line), out));
-}
-
-/// A line of the main table.
-fn shown_line(line: &RouteLine) -> Shown {
-    Shown {
-        to: line.to,
-        prefix: line.prefix,
-        table: TABLE_MAIN,
-        protocol: line.protocol,
-        scope: if line.gateway.is_some() || line.to.is_ipv6() { 0 } else { 253 },
-        kind: 1,
-        gateway: line.gateway,
-        source: line.source,
-        metric: line.metric,
-        device: line.device,
-    }
+    super::announce(kernel, stack, group, |out| shown_route(&Request::NEWS, kind, &Shown::of(line), out));
 }
 
 /// The way to one destination (`ip route get`).
@@ -449,7 +377,11 @@ fn change_route(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>) -> Result<()> {
     let number = |kind: u16| -> u32 {
         r.attribute(12, kind).and_then(|a| a.try_into().ok()).map_or(0, u32::from_ne_bytes)
     };
-    let (mut device, metric) = (number(4), number(6));
+    let (mut device, mut metric) = (number(4), number(6));
+    if metric == 0 && to.is_ipv6() {
+        // `IP6_RT_PRIO_USER`
+        metric = 1024;
+    }
     let tell = |line: &RouteLine| {
         if let Some(t) = cx.task {
             route_changed(t.kernel(), stack, r.kind, line);

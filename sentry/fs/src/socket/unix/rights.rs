@@ -27,6 +27,22 @@ pub struct InFlight {
     /// Sockets among them, by the number of their open file description.
     sockets: Mutex<HashMap<u64, Entry>>,
     count: AtomicUsize,
+    /// With so many in flight the next that is sent looks for garbage first.
+    crowd: AtomicUsize,
+    /// How often a collection was asked for since the one that is under way began; 0 if none is.
+    asked: AtomicUsize,
+}
+
+/// As many in flight make Linux look for garbage (`UNIX_INFLIGHT_TRIGGER_GC`).
+const CROWD: usize = 16_000;
+
+/// What a kernel has of them. When it ends, nobody closes a socket any more, and so nobody would look.
+struct OfKernel(Arc<InFlight>);
+
+impl Drop for OfKernel {
+    fn drop(&mut self) {
+        self.0.collect();
+    }
 }
 
 fn unix_of(file: &File) -> Option<&UnixSocket> {
@@ -38,15 +54,26 @@ fn unix_of(file: &File) -> Option<&UnixSocket> {
 impl InFlight {
     /// That of a kernel.
     pub fn of(kernel: &Kernel) -> Arc<InFlight> {
-        kernel.extensions.get_or_init(|| InFlight {
+        let new = || InFlight {
             sockets: Mutex::new(LockClass::Leaf, HashMap::new()),
             count: AtomicUsize::new(0),
-        })
+            crowd: AtomicUsize::new(CROWD),
+            asked: AtomicUsize::new(0),
+        };
+        Arc::clone(&kernel.extensions.get_or_init(|| OfKernel(Arc::new(new()))).0)
     }
 
     /// How many files are in flight.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Looks for garbage if there are many in flight, and again when there are twice as many as were left.
+    pub fn thin(&self) {
+        if self.count() > self.crowd.load(Ordering::Relaxed) {
+            self.collect();
+            self.crowd.store(CROWD.max(2 * self.count()), Ordering::Relaxed);
+        }
     }
 
     /// Puts files into flight.
@@ -75,8 +102,22 @@ impl InFlight {
     }
 
     /// Frees sockets that exist only in each other's queues. Called when a socket was closed while
-    /// sockets are in flight; does nothing if none are.
+    /// sockets are in flight; does nothing if none are. There is one collection at a time: whoever asks
+    /// meanwhile, as sockets that are freed do, has it look once more.
     pub fn collect(&self) {
+        if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        loop {
+            let asked = self.asked.load(Ordering::Acquire);
+            self.collect_once();
+            if self.asked.compare_exchange(asked, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn collect_once(&self) {
         let listed: Vec<(Arc<File>, usize)> = {
             let sockets = self.sockets.lock();
             if sockets.is_empty() {

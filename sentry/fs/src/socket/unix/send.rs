@@ -47,6 +47,7 @@ impl UnixSocket {
             return Ok(None);
         }
         let flight = InFlight::of(&*self.kernel()?);
+        flight.thin();
         // Linux counts per user against RLIMIT_NOFILE; one sandbox is one user to us.
         const LIMIT: usize = 1 << 16;
         let free = cx.creds.has_cap(CapSet::SYS_RESOURCE) || cx.creds.has_cap(CapSet::SYS_ADMIN);

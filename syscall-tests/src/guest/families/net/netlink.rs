@@ -255,6 +255,60 @@ fn change_routes() {
     });
 }
 
+/// An address of IPv6 brings a route to its network along; a route that is put in gets a metric.
+fn routes_of_ipv6() {
+    let fd = netlink(0);
+    let ip = |last: u8, network: u8| {
+        let mut ip = [0; 16];
+        (ip[0], ip[1], ip[3], ip[15]) = (0xfd, 0x77, network, last);
+        ip
+    };
+    let about = |ip: [u8; 16], prefix: u8| {
+        let mut b = vec![AF_INET6 as u8, prefix, 0, 0];
+        b.extend(1i32.to_ne_bytes());
+        b.extend(attribute(1, &ip));
+        b
+    };
+    let to = |ip: [u8; 16], prefix: u8| {
+        let mut b = vec![AF_INET6 as u8, prefix, 0, 0, 254, 3, 0, 1];
+        b.extend([0; 4]);
+        b.extend(attribute(1, &ip));
+        b.extend(attribute(4, &1i32.to_ne_bytes()));
+        b
+    };
+    let show = |label: &str| {
+        say!("{label}");
+        let mut body = vec![AF_INET6 as u8];
+        body.extend([0; 11]);
+        for m in dump(fd, 26, &body) {
+            let metric = m.find(12, 6).map(|d| int_at(d, 0));
+            let (dst, pref) = (m.find(12, 1), m.find(12, 20));
+            say!("table {} kind {} from {} scope {}", m.body[4], m.body[7], m.body[5], m.body[6]);
+            say!("{dst:?}/{} metric {metric:?} {pref:?}", m.body[1]);
+        }
+        // All but the references.
+        for line in std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default().lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let fixed: Vec<&str> =
+                words.iter().enumerate().filter(|(i, _)| *i != 6).map(|(_, w)| *w).collect();
+            say!("{}", fixed.join(" "));
+        }
+    };
+    show("before");
+    say!("add {}", ask(fd, 20, CREATE | EXCL, &about(ip(2, 0), 64)));
+    say!("add {}", ask(fd, 20, CREATE | EXCL, &about(ip(3, 0), 64)));
+    say!("add {}", ask(fd, 20, CREATE | EXCL, &about(ip(1, 1), 128)));
+    say!("route {}", ask(fd, 24, CREATE | EXCL, &to(ip(0, 2), 48)));
+    say!("route {}", ask(fd, 24, CREATE | EXCL, &to(ip(0, 0), 32)));
+    show("with");
+    for (ip, prefix) in [(ip(2, 0), 64), (ip(3, 0), 64), (ip(1, 1), 128)] {
+        say!("delete {}", ask(fd, 21, 0, &about(ip, prefix)));
+    }
+    say!("delete {}", ask(fd, 25, 0, &to(ip(0, 2), 48)));
+    say!("delete {}", ask(fd, 25, 0, &to(ip(0, 0), 32)));
+    show("after");
+}
+
 fn one_route() {
     let fd = netlink(0);
     let mut body = vec![AF_INET as u8, 32];
@@ -408,6 +462,7 @@ pub const CASES: &[Case] = &[
     case("sendto/netlink_addresses", "recvfrom", addresses),
     case("sendto/netlink_change_addresses", "bind", change_addresses),
     case("sendto/netlink_change_routes", "connect", change_routes),
+    case("sendto/netlink_routes_of_ipv6", "sendto", routes_of_ipv6),
     case("sendto/netlink_one_route", "recvfrom", one_route),
     case("sendto/netlink_errors", "recvfrom", errors),
     case("recvfrom/netlink_news", "bind setsockopt", news),

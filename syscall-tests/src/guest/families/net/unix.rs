@@ -213,6 +213,27 @@ fn cycles() {
     say!("{}", poll(r));
 }
 
+/// Nothing but these sockets is ever closed, and each is held by the other: it is the number that makes the kernel look.
+fn many_cycles() {
+    let (r, w) = crate::case::pipe(0);
+    for round in 0..9000 {
+        let (a, b) = pair(SOCK_DGRAM);
+        let sent = if round == 0 {
+            send_msg(a, b"x", None, &[rights(&[a, w])], 0)
+        } else {
+            send_msg(a, b"x", None, &[rights(&[a])], 0)
+        };
+        must("one into the other", sent);
+        must("and back", send_msg(b, b"x", None, &[rights(&[b])], 0));
+        close(a);
+        close(b);
+        if round == 0 {
+            close(w);
+        }
+    }
+    claim("let go", ready(r, libc::POLLHUP));
+}
+
 fn cycle_in_a_backlog() {
     let (r, w) = crate::case::pipe(0);
     let l = listening(b"\0backlog", SOCK_STREAM);
@@ -516,6 +537,7 @@ pub const CASES: &[Case] = &[
     case("recvmsg/unix_rights_peek_seqpacket", "sendmsg", || rights_and_peek(SOCK_SEQPACKET)),
     case("sendmsg/unix_rights_limits", "recvmsg prlimit64", rights_limits),
     case("close/unix_cycles", "sendmsg", cycles),
+    case("sendmsg/unix_many_cycles", "sendmsg", many_cycles),
     case("close/unix_cycle_in_a_backlog", "sendmsg", cycle_in_a_backlog),
     case("close/unix_files_in_flight", "sendmsg", closed_while_in_flight),
     case("bind/unix_abstract_names", "connect", abstract_names),
