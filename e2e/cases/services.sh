@@ -181,11 +181,38 @@ soon D exec "$N-client" curl -sf -o /dev/null "http://$N/1k"
 D network disconnect "$N" "$N"
 D exec "$N-client" curl -s -m 3 -o /dev/null "http://$N/1k" && exit 1 || true
 ## volume-locks
-# flock between two containers of a volume.
+# flock between two containers of a volume, and the host.
 mkdir "$BASE/$N.v"
 run -d --name "$N" -v "$BASE/$N.v:/v" services sh -c 'flock /v/l sh -c "echo have > /v/s; sleep 3"' > /dev/null
 soon test -s "$BASE/$N.v/s"
 code 1 run --rm -v "$BASE/$N.v:/v" services flock -n /v/l true
+code 1 flock -n "$BASE/$N.v/l" true
+code 0 run --rm -v "$BASE/$N.v:/v" services flock /v/l true
 D wait "$N" > /dev/null
 code 0 run --rm -v "$BASE/$N.v:/v" services flock -n /v/l true
+rm -r "$BASE/$N.v"
+## volume-record-locks
+mkdir "$BASE/$N.v"
+cat > "$BASE/$N.v/l.py" <<'P'
+import fcntl, sys, time
+f = open('/v/r', 'a+')
+if sys.argv[1] == 'hold':
+    fcntl.lockf(f, fcntl.LOCK_EX, 10, 10)
+    fcntl.lockf(f, fcntl.LOCK_SH, 10, 30)
+    open('/v/held', 'w').write('x')
+    time.sleep(4)
+else:
+    for start, how in [(0, fcntl.LOCK_EX), (5, fcntl.LOCK_EX), (15, fcntl.LOCK_SH), (35, fcntl.LOCK_SH), (35, fcntl.LOCK_EX)]:
+        try:
+            fcntl.lockf(f, how | fcntl.LOCK_NB, 9, start)
+            print('had', end=' ')
+        except OSError as e:
+            print(e.errno, end=' ')
+    began = time.time()
+    fcntl.lockf(f, fcntl.LOCK_EX, 9, 15)
+    print('waited' if time.time() - began > 0.3 else 'at once')
+P
+run -d --name "$N" -v "$BASE/$N.v:/v" services python3 /v/l.py hold > /dev/null
+soon test -s "$BASE/$N.v/held"
+eq "$(run --rm -v "$BASE/$N.v:/v" services python3 /v/l.py try)" 'had 11 11 had 11 waited'
 rm -r "$BASE/$N.v"

@@ -7,6 +7,7 @@
 
 use crate::block::Block;
 use crate::fault;
+use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,6 +20,9 @@ pub const CHUNK: u64 = 64 << 20;
 const MAX_WINDOWS: usize = 24_000;
 /// Windows of a file that are found without a lock.
 const DIRECT: usize = 2;
+
+/// The last byte of a record lock that reaches to the end of the file.
+const END_OF_LOCKS: u64 = i64::MAX as u64;
 
 static WINDOWS: AtomicUsize = AtomicUsize::new(0);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -83,6 +87,68 @@ impl HostFile {
     /// The descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// flock(2) without waiting: exclusive, shared, or not at all.
+    pub fn flock(&self, exclusive: Option<bool>) -> io::Result<()> {
+        let operation = match exclusive {
+            Some(true) => FlockOperation::NonBlockingLockExclusive,
+            Some(false) => FlockOperation::NonBlockingLockShared,
+            None => FlockOperation::NonBlockingUnlock,
+        };
+        Ok(rustix::fs::flock(&self.fd, operation)?)
+    }
+
+    /// A record lock of this open file (`F_OFD_SETLK`) on a range, its last byte included, without waiting: for writing, for
+    /// reading, or none.
+    pub fn lock_range(&self, write: Option<bool>, start: u64, last: u64) -> io::Result<()> {
+        self.record_lock(libc::F_OFD_SETLK, write, start, last).map(|_| ())
+    }
+
+    /// The first lock in the way of one on a range: whether it is for writing, its first and its last byte.
+    pub fn lock_in_the_way(
+        &self,
+        write: bool,
+        start: u64,
+        last: u64,
+    ) -> io::Result<Option<(bool, u64, u64)>> {
+        let found = self.record_lock(libc::F_OFD_GETLK, Some(write), start, last)?;
+        if i32::from(found.l_type) == libc::F_UNLCK {
+            return Ok(None);
+        }
+        let start = u64::try_from(found.l_start).unwrap_or(0);
+        let last = match u64::try_from(found.l_len) {
+            Ok(length) if length > 0 => start.saturating_add(length - 1),
+            _ => END_OF_LOCKS,
+        };
+        Ok(Some((i32::from(found.l_type) == libc::F_WRLCK, start, last)))
+    }
+
+    fn record_lock(
+        &self,
+        command: i32,
+        write: Option<bool>,
+        start: u64,
+        last: u64,
+    ) -> io::Result<libc::flock> {
+        let kind = match write {
+            Some(true) => libc::F_WRLCK,
+            Some(false) => libc::F_RDLCK,
+            None => libc::F_UNLCK,
+        };
+        let number = |n: u64| i64::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        // A length of 0 is to the end.
+        let length = if last >= END_OF_LOCKS { 0 } else { number(last.saturating_sub(start) + 1)? };
+        let mut lock = libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: number(start)?,
+            l_len: length,
+            l_pid: 0,
+        };
+        // SAFETY: the kernel reads and writes the structure, which lives over the call.
+        let done = unsafe { libc::fcntl(self.fd.as_raw_fd(), command, &raw mut lock) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(lock) }
     }
 
     /// A number that no other file of this process has or had.

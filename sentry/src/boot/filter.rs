@@ -15,6 +15,9 @@ const F_DUPFD_CLOEXEC: u64 = 1030;
 const F_GETFD: u64 = 1;
 const F_GETFL: u64 = 3;
 const F_SETFL: u64 = 4;
+const F_OFD_GETLK: u64 = 36;
+const F_OFD_SETLK: u64 = 37;
+const LOCK_NB: u64 = 4;
 const TCGETS: u64 = 0x5401;
 const TCSETS: u64 = 0x5402;
 const TIOCOUTQ: u64 = 0x5411;
@@ -60,6 +63,9 @@ pub fn base_rules() -> Vec<Rule> {
         fcntl(F_DUPFD_CLOEXEC, "a second owner of a descriptor"),
         fcntl(F_GETFD, "debug builds of the standard library check descriptors"),
         fcntl(F_GETFL, "how a donated stream was opened"),
+        fcntl(F_OFD_GETLK, "locks of donated files that others use as well"),
+        fcntl(F_OFD_SETLK, "locks of donated files that others use as well"),
+        call("flock", "the same; never waiting").arg(1, Test::Masked { mask: LOCK_NB, value: LOCK_NB }),
         fcntl(F_SETFL, "donated streams that are set non-blocking"),
         ioctl(TCGETS, "whether a donated stream is a terminal"),
         ioctl(TCSETS, "raw mode of a donated terminal"),

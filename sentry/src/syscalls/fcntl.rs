@@ -5,13 +5,14 @@ use crate::Current;
 use abi::fcntl::OpenFlags;
 use abi::stat::FileType;
 use abi::{Errno, Result};
-use kernel::SysResult;
 use kernel::creds::CapSet;
 use kernel::restart::Restart;
+use kernel::time::Deadline;
 use kernel::uaccess::UserPtr;
 use kernel::vfs::permission::owner_or_capable;
-use kernel::vfs::{Fd, File, FileLocks, FileOwner, LockOwner, RecordLock, TO_END};
+use kernel::vfs::{Fd, File, FileLocks, FileOwner, LockOwner, Outside, RecordLock, TO_END};
 use kernel::wait::{Blocked, WaitOn};
+use kernel::{SysError, SysResult};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -242,7 +243,7 @@ fn get_lock(t: &Current<'_>, file: &Arc<File>, ofd: bool, arg: UserPtr<Flock>) -
         return Err(Errno::EINVAL.into());
     }
     let wanted = request(t, file, &l, ofd)?;
-    match file.path().inode()?.extras().locks().conflict(&wanted) {
+    match file.path().inode()?.extras().locks().conflict(&wanted, &file.ops().outside_locks())? {
         None => l.l_type = F_UNLCK,
         Some(held) => {
             l.l_type = if held.write { F_WRLCK } else { F_RDLCK };
@@ -282,19 +283,45 @@ fn set_lock(t: &Current<'_>, file: &Arc<File>, ofd: bool, wait: bool, arg: UserP
     if ofd {
         file.mark_locked();
     }
-    match locks.set(&wanted)? {
+    let outside = file.ops().outside_locks();
+    match locks.set(&wanted, &outside)? {
         Ok(()) => return Ok(0),
         Err(_) if !wait => return Err(Errno::EAGAIN.into()),
         Err(_) => {}
     }
-    wait_for_lock(t, locks, &wanted, ofd)
+    wait_for_lock(t, locks, &outside, &wanted, ofd)
 }
 
-fn wait_for_lock(t: &Current<'_>, locks: &FileLocks, wanted: &RecordLock, ofd: bool) -> SysResult {
+/// Waits until a lock could be had or the attempt fails for good.
+fn wait_until(
+    t: &Current<'_>,
+    locks: &FileLocks,
+    outside: &Outside,
+    mut attempt: impl FnMut() -> Option<Result<()>>,
+) -> SysResult {
+    // Of what happens outside there are no news.
+    const LOOK_AGAIN: i64 = 20_000_000;
+    loop {
+        let until = outside.as_ref().map(|_| Deadline::after(t.kernel(), LOOK_AGAIN));
+        match t.block_on(&[WaitOn::any(locks.queue())], until, &mut attempt) {
+            Ok(result) => return result.map(|()| 0).map_err(SysError::from),
+            Err(Blocked::TimedOut) => {}
+            Err(Blocked::Interrupted) => return Err(Restart::Sys.into()),
+        }
+    }
+}
+
+fn wait_for_lock(
+    t: &Current<'_>,
+    locks: &FileLocks,
+    outside: &Outside,
+    wanted: &RecordLock,
+    ofd: bool,
+) -> SysResult {
     let waits = t.kernel().vfs.lock_waits();
     let attempt = || -> Option<Result<()>> {
         waits.done(wanted.owner);
-        match locks.set(wanted) {
+        match locks.set(wanted, outside) {
             Err(e) => Some(Err(e)),
             Ok(Ok(())) => Some(Ok(())),
             Ok(Err(held)) if !ofd => match waits.wait_for(wanted.owner, held.owner) {
@@ -304,16 +331,9 @@ fn wait_for_lock(t: &Current<'_>, locks: &FileLocks, wanted: &RecordLock, ofd: b
             Ok(Err(_)) => None,
         }
     };
-    let result = t.block_on(&[WaitOn::any(locks.queue())], None, attempt);
+    let result = wait_until(t, locks, outside, attempt);
     waits.done(wanted.owner);
-    match result {
-        Ok(r) => {
-            r?;
-            Ok(0)
-        }
-        Err(Blocked::Interrupted) => Err(Restart::Sys.into()),
-        Err(Blocked::TimedOut) => Err(Errno::EAGAIN.into()),
-    }
+    result
 }
 
 pub fn flock(t: &mut Current<'_>, fd: Fd, op: u32) -> SysResult {
@@ -337,23 +357,16 @@ pub fn flock(t: &mut Current<'_>, fd: Fd, op: u32) -> SysResult {
     file.mark_locked();
     let locks = file.path().inode()?.extras().locks();
     let (id, pid) = (file.id(), t.group().tgid);
-    match locks.flock_set(id, exclusive, pid) {
+    let outside = file.ops().outside_locks();
+    match locks.flock_set(id, exclusive, pid, &outside) {
         Err(Errno::EAGAIN) if op & NB == 0 => {}
         r => {
             r?;
             return Ok(0);
         }
     }
-    let waited =
-        t.block_on(&[WaitOn::any(locks.queue())], None, || match locks.flock_set(id, exclusive, pid) {
-            Err(Errno::EAGAIN) => None,
-            r => Some(r),
-        });
-    match waited {
-        Ok(r) => {
-            r?;
-            Ok(0)
-        }
-        Err(_) => Err(Restart::Sys.into()),
-    }
+    wait_until(t, locks, &outside, || match locks.flock_set(id, exclusive, pid, &outside) {
+        Err(Errno::EAGAIN) => None,
+        r => Some(r),
+    })
 }

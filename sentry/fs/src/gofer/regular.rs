@@ -9,7 +9,7 @@ use abi::{Errno, PAGE_SIZE, Result, page_up};
 use gofer_protocol::{OPEN_READ, OPEN_WRITE};
 use kernel::io::{Sink, Source};
 use kernel::mm::{MapError, Mappable, Mm, Segment};
-use kernel::vfs::{Caller, File, FileOps, Inode, SeekFrom};
+use kernel::vfs::{Caller, File, FileOps, Inode, LockOwner, Outside, OutsideLocks, RecordLock, SeekFrom};
 use platform::hostsys::AllocateMode;
 use platform::{Access, Backing, Block, HostFile};
 
@@ -223,6 +223,36 @@ impl FileOps for RegularFile {
 
     fn mappable(&self, _f: &File) -> Result<Arc<dyn Mappable>> {
         Ok(self.inode.clone())
+    }
+
+    fn outside_locks(&self) -> Outside {
+        if self.inode.fs.exclusive() {
+            return None;
+        }
+        // What has locks is never exchanged for another file of the host, so it is one that can be locked for writing.
+        let host = self.inode.host_file(true).unwrap_or_else(|_| self.host.clone());
+        Some(Arc::new(HostLocks(host)))
+    }
+}
+
+/// The locks of a file that others on the host use as well.
+struct HostLocks(Arc<HostFile>);
+
+impl OutsideLocks for HostLocks {
+    fn flock(&self, exclusive: Option<bool>) -> Result<()> {
+        self.0.flock(exclusive).map_err(|error| errno(&error))
+    }
+
+    fn record(&self, write: Option<bool>, start: u64, last: u64) -> Result<()> {
+        self.0.lock_range(write, start, last).map_err(|error| errno(&error))
+    }
+
+    fn conflict(&self, wanted: &RecordLock) -> Result<Option<RecordLock>> {
+        let found = self.0.lock_in_the_way(wanted.write, wanted.start, wanted.last);
+        let found = found.map_err(|error| errno(&error))?;
+        let lock =
+            |(write, start, last)| RecordLock { owner: LockOwner::Outside, pid: 0, write, start, last };
+        Ok(found.map(lock))
     }
 }
 

@@ -118,6 +118,10 @@ pub trait FileOps: Any + Send + Sync {
     }
     /// A descriptor for it in a table was closed; there may be others, in that table too.
     fn closed_in(&self, _table: super::LockOwner) {}
+    /// Where locks of the file are held as well, because others than this sandbox use it.
+    fn outside_locks(&self) -> super::Outside {
+        None
+    }
     /// The last reference is gone. Must not block.
     fn release(&self, _f: &File) {}
     /// fcntl(F_SETFL) is about to set these flags.

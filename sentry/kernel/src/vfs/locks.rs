@@ -1,5 +1,8 @@
 //! Advisory locks: flock(2), POSIX record locks and open file description locks (fcntl(2)). Waiting is
 //! done by the calls; here is what is held and who waits for whom.
+//!
+//! A file that others than this sandbox use has their locks to respect: the sandbox as a whole then holds on the outside what
+//! its processes hold of it.
 
 use abi::{Errno, Result};
 use ksync::{LockClass, Mutex, WaitQueue};
@@ -16,6 +19,8 @@ pub enum LockOwner {
     Table(u64),
     /// An open file description (OFD locks), by its id.
     File(u64),
+    /// Somebody outside of the sandbox.
+    Outside,
 }
 
 /// A record lock.
@@ -42,11 +47,72 @@ impl RecordLock {
     }
 }
 
+/// What a file is locked with for those outside of the sandbox. Nothing here waits: EAGAIN if somebody there is in the way.
+pub trait OutsideLocks: Send + Sync {
+    /// flock(2): exclusive, shared, or not at all.
+    fn flock(&self, exclusive: Option<bool>) -> Result<()>;
+    /// A record lock on a range, for writing, for reading, or none.
+    fn record(&self, write: Option<bool>, start: u64, last: u64) -> Result<()>;
+    /// The first lock there in the way of `wanted`.
+    fn conflict(&self, wanted: &RecordLock) -> Result<Option<RecordLock>>;
+}
+
+/// The outside of a file, if it has one.
+pub type Outside = Option<Arc<dyn OutsideLocks>>;
+
 #[derive(Default)]
 struct Held {
     records: Vec<RecordLock>,
     /// (description, exclusive, process)
     flocks: Vec<(u64, bool, i32)>,
+    /// Where the same is held; always one and the same object while there is anything to hold.
+    outside: Outside,
+}
+
+impl Held {
+    fn outside(&mut self, outside: &Outside) -> Outside {
+        if self.outside.is_none() {
+            self.outside.clone_from(outside);
+        }
+        self.outside.clone()
+    }
+
+    /// `gone` is held by its owner no more: outside goes what nobody else in here holds.
+    fn tell_gone(&mut self, gone: &[RecordLock]) {
+        if let Some(outside) = &self.outside {
+            for lock in gone {
+                // Sorted by their starts.
+                let mut at = lock.start;
+                for other in self.records.iter().filter(|other| other.overlaps(lock)) {
+                    if other.start > at {
+                        // There is nobody to tell of an error, and of unlocking there hardly is one.
+                        let _ = outside.record(None, at, other.start - 1);
+                    }
+                    at = at.max(other.last.saturating_add(1));
+                }
+                if at <= lock.last {
+                    let _ = outside.record(None, at, lock.last);
+                }
+            }
+        }
+        self.forget_outside();
+    }
+
+    /// One flock less is held: outside there is none if it was the last.
+    fn tell_flocks(&mut self) {
+        if self.flocks.is_empty()
+            && let Some(outside) = &self.outside
+        {
+            let _ = outside.flock(None);
+        }
+        self.forget_outside();
+    }
+
+    fn forget_outside(&mut self) {
+        if self.records.is_empty() && self.flocks.is_empty() {
+            self.outside = None;
+        }
+    }
 }
 
 /// The advisory locks of an inode.
@@ -69,17 +135,31 @@ impl FileLocks {
     }
 
     /// The first lock in the way of `wanted` (`F_GETLK`).
-    pub fn conflict(&self, wanted: &RecordLock) -> Option<RecordLock> {
-        self.held.lock().records.iter().find(|l| l.conflicts(wanted)).copied()
+    pub fn conflict(&self, wanted: &RecordLock, outside: &Outside) -> Result<Option<RecordLock>> {
+        let mut held = self.held.lock();
+        if let Some(found) = held.records.iter().find(|l| l.conflicts(wanted)) {
+            return Ok(Some(*found));
+        }
+        let found = held.outside(outside).map_or(Ok(None), |outside| outside.conflict(wanted));
+        held.forget_outside();
+        found
     }
 
     /// Sets a record lock, replacing what its owner had in the range; what is in the way otherwise.
-    pub fn set(&self, new: &RecordLock) -> Result<std::result::Result<(), RecordLock>> {
+    pub fn set(&self, new: &RecordLock, outside: &Outside) -> Result<std::result::Result<(), RecordLock>> {
         let mut held = self.held.lock();
         if let Some(l) = held.records.iter().find(|l| l.conflicts(new)) {
             return Ok(Err(*l));
         }
-        let weaker = Self::cut(&mut held.records, new.owner, new.start, new.last)?;
+        Self::check_room(&held.records)?;
+        if let Some(outside) = held.outside(outside)
+            && let Err(error) = outside.record(Some(new.write), new.start, new.last)
+        {
+            held.forget_outside();
+            let there = RecordLock { owner: LockOwner::Outside, pid: 0, ..*new };
+            return if error == Errno::EAGAIN { Ok(Err(there)) } else { Err(error) };
+        }
+        let weaker = !Self::cut(&mut held.records, new.owner, new.start, new.last)?.is_empty();
         let mut new = *new;
         // Neighbours of the same kind become one.
         held.records.retain(|l| {
@@ -102,19 +182,27 @@ impl FileLocks {
         Ok(Ok(()))
     }
 
-    /// Removes an owner's locks from a range; tells whether there were any.
-    fn cut(records: &mut Vec<RecordLock>, owner: LockOwner, start: u64, last: u64) -> Result<bool> {
-        if records.len() + 2 > MAX_LOCKS {
-            return Err(Errno::ENOLCK);
-        }
-        let mut found = false;
+    /// ENOLCK if there are too many for another two.
+    fn check_room(records: &[RecordLock]) -> Result<()> {
+        if records.len() + 2 > MAX_LOCKS { Err(Errno::ENOLCK) } else { Ok(()) }
+    }
+
+    /// Removes an owner's locks from a range; what was removed.
+    fn cut(
+        records: &mut Vec<RecordLock>,
+        owner: LockOwner,
+        start: u64,
+        last: u64,
+    ) -> Result<Vec<RecordLock>> {
+        Self::check_room(records)?;
+        let mut found = Vec::new();
         let mut out = Vec::with_capacity(records.len() + 2);
         for l in records.iter() {
             if l.owner != owner || l.start > last || start > l.last {
                 out.push(*l);
                 continue;
             }
-            found = true;
+            found.push(RecordLock { start: l.start.max(start), last: l.last.min(last), ..*l });
             if l.start < start {
                 out.push(RecordLock { last: start - 1, ..*l });
             }
@@ -128,8 +216,13 @@ impl FileLocks {
 
     /// Removes an owner's locks from a range (`F_UNLCK`).
     pub fn unset(&self, owner: LockOwner, start: u64, last: u64) -> Result<()> {
-        let found = Self::cut(&mut self.held.lock().records, owner, start, last)?;
-        if found {
+        let found = {
+            let mut held = self.held.lock();
+            let found = Self::cut(&mut held.records, owner, start, last)?;
+            held.tell_gone(&found);
+            found
+        };
+        if !found.is_empty() {
             self.queue.wake_all(u32::MAX);
         }
         Ok(())
@@ -139,9 +232,9 @@ impl FileLocks {
     pub fn release_owner(&self, owner: LockOwner) {
         let found = {
             let mut held = self.held.lock();
-            let before = held.records.len();
-            held.records.retain(|l| l.owner != owner);
-            held.records.len() != before
+            let gone: Vec<RecordLock> = held.records.extract_if(.., |l| l.owner == owner).collect();
+            held.tell_gone(&gone);
+            !gone.is_empty()
         };
         if found {
             self.queue.wake_all(u32::MAX);
@@ -156,7 +249,7 @@ impl FileLocks {
 
     /// flock(2): EAGAIN when another description is in the way. A conversion lets go of the old lock
     /// first, as Linux does.
-    pub fn flock_set(&self, file: u64, exclusive: bool, pid: i32) -> Result<()> {
+    pub fn flock_set(&self, file: u64, exclusive: bool, pid: i32, outside: &Outside) -> Result<()> {
         let (result, had) = {
             let mut held = self.held.lock();
             if held.flocks.contains(&(file, exclusive, pid)) {
@@ -165,12 +258,16 @@ impl FileLocks {
             let before = held.flocks.len();
             held.flocks.retain(|l| l.0 != file);
             let had = held.flocks.len() != before;
-            if held.flocks.iter().any(|l| l.1 || exclusive) {
-                (Err(Errno::EAGAIN), had)
+            let result = if held.flocks.iter().any(|l| l.1 || exclusive) {
+                Err(Errno::EAGAIN)
             } else {
-                held.flocks.push((file, exclusive, pid));
-                (Ok(()), had)
+                held.outside(outside).map_or(Ok(()), |outside| outside.flock(Some(exclusive)))
+            };
+            match result {
+                Ok(()) => held.flocks.push((file, exclusive, pid)),
+                Err(_) => held.tell_flocks(),
             }
+            (result, had)
         };
         if had {
             self.queue.wake_all(u32::MAX);
@@ -184,6 +281,7 @@ impl FileLocks {
             let mut held = self.held.lock();
             let before = held.flocks.len();
             held.flocks.retain(|l| l.0 != file);
+            held.tell_flocks();
             held.flocks.len() != before
         };
         if found {
@@ -249,12 +347,12 @@ mod tests {
     #[test]
     fn ranges_split_merge_and_conflict() {
         let l = FileLocks::new();
-        assert_eq!(l.set(&lock(1, true, 0, 99)).unwrap(), Ok(()));
-        assert!(l.set(&lock(2, false, 50, 60)).unwrap().is_err());
+        assert_eq!(l.set(&lock(1, true, 0, 99), &None).unwrap(), Ok(()));
+        assert!(l.set(&lock(2, false, 50, 60), &None).unwrap().is_err());
         l.unset(LockOwner::Table(1), 40, 59).unwrap();
-        assert_eq!(l.set(&lock(2, false, 50, 59)).unwrap(), Ok(()));
-        assert_eq!(l.conflict(&lock(2, true, 0, TO_END)).unwrap().start, 0);
-        assert_eq!(l.set(&lock(1, true, 40, 49)).unwrap(), Ok(()));
+        assert_eq!(l.set(&lock(2, false, 50, 59), &None).unwrap(), Ok(()));
+        assert_eq!(l.conflict(&lock(2, true, 0, TO_END), &None).unwrap().unwrap().start, 0);
+        assert_eq!(l.set(&lock(1, true, 40, 49), &None).unwrap(), Ok(()));
         let (held, _) = l.snapshot();
         assert_eq!(held.len(), 3);
         assert_eq!((held[0].start, held[0].last), (0, 49));
@@ -265,5 +363,50 @@ mod tests {
         w.wait_for(o(1), o(2)).unwrap();
         w.wait_for(o(2), o(3)).unwrap();
         assert_eq!(w.wait_for(o(3), o(1)), Err(Errno::EDEADLK));
+    }
+
+    /// What is held outside, as text.
+    #[derive(Default)]
+    struct Told(std::sync::Mutex<Vec<String>>);
+
+    impl OutsideLocks for Told {
+        fn flock(&self, exclusive: Option<bool>) -> Result<()> {
+            self.0.lock().unwrap().push(format!("flock {exclusive:?}"));
+            Ok(())
+        }
+        fn record(&self, write: Option<bool>, start: u64, last: u64) -> Result<()> {
+            if start == 666 {
+                return Err(Errno::EAGAIN);
+            }
+            self.0.lock().unwrap().push(format!("{write:?} {start}-{last}"));
+            Ok(())
+        }
+        fn conflict(&self, _: &RecordLock) -> Result<Option<RecordLock>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn the_outside_has_what_anybody_holds() {
+        let l = FileLocks::new();
+        let told = Arc::new(Told::default());
+        let outside: Outside = Some(told.clone());
+        let news = || std::mem::take(&mut *told.0.lock().unwrap()).join(", ");
+        l.set(&lock(1, false, 0, 99), &outside).unwrap().unwrap();
+        l.set(&lock(2, false, 10, 19), &outside).unwrap().unwrap();
+        assert_eq!(news(), "Some(false) 0-99, Some(false) 10-19");
+        l.unset(LockOwner::Table(1), 5, 49).unwrap();
+        assert_eq!(news(), "None 5-9, None 20-49");
+        let refused = l.set(&lock(1, true, 666, 667), &outside).unwrap().unwrap_err();
+        assert_eq!(refused.owner, LockOwner::Outside);
+        l.release_owner(LockOwner::Table(1));
+        l.release_owner(LockOwner::Table(2));
+        assert_eq!(news(), "None 0-4, None 50-99, None 10-19");
+        l.flock_set(1, false, 1, &outside).unwrap();
+        l.flock_set(2, false, 1, &outside).unwrap();
+        assert_eq!(l.flock_set(1, true, 1, &outside), Err(Errno::EAGAIN));
+        l.flock_unset(2);
+        assert_eq!(news(), "flock Some(false), flock Some(false), flock None");
+        assert!(l.held.lock().outside.is_none());
     }
 }

@@ -44,7 +44,7 @@ pub use inode::{
     Attr, Caller, CreateArgs, FileSystem, FsFlags, Inode, LinkTarget, Perm, RenameFlags, SetAttr, SetTime,
     XattrFlags,
 };
-pub use locks::{FileLocks, LockOwner, LockWaits, RecordLock, TO_END};
+pub use locks::{FileLocks, LockOwner, LockWaits, Outside, OutsideLocks, RecordLock, TO_END};
 pub use mount::{Mount, MountFlags, SuperBlock};
 pub use mount_ops::{Propagation, UmountFlags, mounted_on};
 pub use mount_tree::{MountInfo, MountNamespace, MountTree};
