@@ -1,7 +1,7 @@
 //! Buffers that travel from socket to socket. Filled once by the sender, shared by reference with whoever
 //! looks at them, and given back to a pool so that a stream of large writes does not fault in fresh pages.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Size of pooled buffers: the largest piece that is sent at once.
@@ -20,11 +20,22 @@ const MOST_QUEUED: usize = 256 << 20;
 pub struct Ledger {
     used: AtomicUsize,
     most: AtomicUsize,
+    /// Segments that these connections would have sent.
+    segments: AtomicU64,
+    /// Ends that were open when their connection broke.
+    broken: AtomicU64,
+    resets: AtomicU64,
 }
 
 impl Default for Ledger {
     fn default() -> Ledger {
-        Ledger { used: AtomicUsize::new(0), most: AtomicUsize::new(MOST_QUEUED) }
+        Ledger {
+            used: AtomicUsize::new(0),
+            most: AtomicUsize::new(MOST_QUEUED),
+            segments: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            resets: AtomicU64::new(0),
+        }
     }
 }
 
@@ -41,6 +52,23 @@ impl Ledger {
     }
     pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(crate) fn count_segments(&self, segments: u64) {
+        self.segments.fetch_add(segments, Ordering::Relaxed);
+    }
+    /// A reset, by which so many ends break that were open.
+    pub(crate) fn count_reset(&self, ends: u64) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+        self.broken.fetch_add(ends, Ordering::Relaxed);
+    }
+    pub(crate) fn segments(&self) -> u64 {
+        self.segments.load(Ordering::Relaxed)
+    }
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
+    }
+    pub(crate) fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
     }
     pub(crate) fn subtract(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);

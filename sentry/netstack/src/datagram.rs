@@ -3,6 +3,7 @@
 
 use crate::addr::{Endpoint, Family};
 use crate::buf::Buf;
+use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::interface::Route;
@@ -150,17 +151,26 @@ pub struct DatagramBase<P> {
     pub(crate) waker: Arc<dyn Waker>,
     /// Inode number and user, for tables.
     pub tag: OnceLock<(u64, u32)>,
+    /// What is received counts as datagrams of UDP.
+    counted: bool,
     state: Mutex<State<P>>,
 }
 
 impl<P> DatagramBase<P> {
-    pub(crate) fn new(stack: &Arc<Stack>, family: Family, waker: Arc<dyn Waker>, own: P) -> DatagramBase<P> {
+    pub(crate) fn new(
+        stack: &Arc<Stack>,
+        family: Family,
+        waker: Arc<dyn Waker>,
+        counted: bool,
+        own: P,
+    ) -> DatagramBase<P> {
         DatagramBase {
             stack: Arc::clone(stack),
             id: stack.next_id(),
             family,
             waker,
             tag: OnceLock::new(),
+            counted,
             state: Mutex::new(State {
                 local: Endpoint::any(family),
                 remote: None,
@@ -212,6 +222,9 @@ impl<P> DatagramBase<P> {
             }
             if state.bytes > state.limit {
                 state.drops += 1;
+                if self.counted {
+                    bump(&self.stack.counters.of(datagram.from.ip).udp_no_room);
+                }
                 return;
             }
             state.bytes += datagram.data.len() + OVERHEAD;
@@ -247,6 +260,9 @@ impl<P> DatagramBase<P> {
         match state.queue.pop_front() {
             Some(d) => {
                 state.bytes = state.bytes.saturating_sub(d.data.len() + OVERHEAD);
+                if self.counted {
+                    bump(&self.stack.counters.of(d.from.ip).udp_in);
+                }
                 Ok(Some(d))
             }
             None if state.shut_receive => Ok(None),

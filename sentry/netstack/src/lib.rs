@@ -7,6 +7,7 @@
 
 mod addr;
 mod buf;
+mod counters;
 pub mod datagram;
 pub mod engine;
 mod env;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use addr::{Endpoint, Family, broadcast_of, canonical, same_prefix, unspecified};
 pub use buf::{Buf, Ledger, PIECE, Pool};
+pub use engine::net::{FamilyStats, Kinds, Stats};
 pub use env::{Env, Events, Waker};
 pub use error::{NetError, Result};
 pub use interface::{IfAddr, Interface, Interfaces, LOOPBACK, Route, RouteLine, Traffic};

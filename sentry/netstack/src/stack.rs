@@ -3,6 +3,7 @@
 
 use crate::addr::{Endpoint, Family};
 use crate::buf::{Buf, Ledger, Pool};
+use crate::counters::Counters;
 use crate::datagram::SendHow;
 use crate::engine::Engine;
 use crate::env::{Env, Waker};
@@ -124,6 +125,7 @@ pub struct Stack {
     /// What connections inside the stack have queued.
     pub ledger: Arc<Ledger>,
     pub interfaces: Interfaces,
+    pub(crate) counters: Counters,
     pub(crate) tcp_ports: Ports,
     udp_ports: [Ports; 2],
     udp_table: [UdpTable; 2],
@@ -144,6 +146,7 @@ impl Stack {
             pool: Arc::default(),
             ledger: Arc::default(),
             interfaces: Interfaces::new(loopback_up),
+            counters: Counters::default(),
             tcp_ports: Ports::new(Rules::Tcp),
             udp_ports: [Ports::new(Rules::Udp), Ports::new(Rules::Udp)],
             udp_table: Default::default(),

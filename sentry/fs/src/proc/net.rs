@@ -28,6 +28,7 @@ const TABLES: &[(&str, fn(&Stack) -> String)] = &[
     ("raw6", |s| raw(s, Family::V6, false)),
     ("route", routes),
     ("snmp", snmp),
+    ("snmp6", snmp6),
     ("sockstat", sockstat),
     ("sockstat6", sockstat6),
     ("tcp", |s| tcp(s, Family::V4)),
@@ -165,14 +166,30 @@ fn netstat(stack: &Stack) -> String {
         bytes_in += i.traffic.received_bytes.load(Ordering::Relaxed);
         bytes_out += i.traffic.sent_bytes.load(Ordering::Relaxed);
     }
-    let waiting = stack.time_wait().len();
-    // What is not counted here is 0; programs look columns up by their names.
-    format!(
-        "TcpExt: SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts TWWaiting\n\
-         TcpExt: 0 0 0 0 {waiting}\n\
-         IpExt: InNoRoutes InTruncatedPkts InMcastPkts OutMcastPkts InOctets OutOctets\n\
-         IpExt: 0 0 0 0 {bytes_in} {bytes_out}\n"
-    )
+    let s = stack.statistics();
+    // Programs look columns up by their names.
+    let mut out = String::new();
+    let tcp = [
+        ("SyncookiesSent", number(s.cookies_sent)),
+        ("SyncookiesRecv", number(s.cookies_ok)),
+        ("SyncookiesFailed", number(s.cookies_failed)),
+        ("EmbryonicRsts", 0),
+        ("PruneCalled", 0),
+        ("ListenOverflows", number(s.listen_overflows)),
+        ("ListenDrops", number(s.listen_overflows)),
+        ("TCPRcvQDrop", number(s.tcp_no_memory)),
+    ];
+    columns(&mut out, "TcpExt", &tcp);
+    let ip = [
+        ("InNoRoutes", 0),
+        ("InTruncatedPkts", 0),
+        ("InMcastPkts", 0),
+        ("OutMcastPkts", 0),
+        ("InOctets", number(bytes_in)),
+        ("OutOctets", number(bytes_out)),
+    ];
+    columns(&mut out, "IpExt", &ip);
+    out
 }
 
 fn devices(stack: &Stack) -> String {
@@ -298,21 +315,159 @@ fn routes6(stack: &Stack) -> String {
     out
 }
 
+/// A head with the names of columns and a line with their values.
+fn columns(out: &mut String, head: &str, columns: &[(&str, i64)]) {
+    for line in [
+        columns.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>(),
+        columns.iter().map(|(_, value)| value.to_string()).collect(),
+    ] {
+        let _ = writeln!(out, "{head}: {}", line.join(" "));
+    }
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Of all columns there are these are what this stack can tell of; what never happens here is 0.
 fn snmp(stack: &Stack) -> String {
     let open = stack
         .tcp_sockets()
         .iter()
         .filter(|s| matches!(s.state(), TcpState::Established | TcpState::CloseWait))
         .count();
-    // What is handed over inside the sandbox is no packet and counts nowhere but here.
-    format!(
-        "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs FragFails FragCreates OutTransmits\n\
-         Ip: 2 64 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n\
-         Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors\n\
-         Tcp: 1 200 120000 -1 0 0 0 0 {open} 0 0 0 0 0 0\n\
-         Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti MemErrors\n\
-         Udp: 0 0 0 0 0 0 0 0 0\n"
-    )
+    let s = stack.statistics();
+    let (four, n) = (&s.v4, number);
+    let mut out = String::new();
+    let ip = [
+        ("Forwarding", 2),
+        ("DefaultTTL", 64),
+        ("InReceives", n(four.in_packets)),
+        ("InHdrErrors", n(four.in_header_errors)),
+        ("InAddrErrors", n(four.in_not_ours)),
+        ("ForwDatagrams", 0),
+        ("InUnknownProtos", n(four.in_unknown_protocol)),
+        ("InDiscards", 0),
+        ("InDelivers", n(four.in_delivered)),
+        ("OutRequests", n(four.out_packets)),
+        ("OutDiscards", 0),
+        ("OutNoRoutes", 0),
+        ("ReasmTimeout", n(four.reassembly_timed_out)),
+        ("ReasmReqds", n(four.fragments_received)),
+        ("ReasmOKs", n(four.reassembled)),
+        ("ReasmFails", n(four.reassembly_failed)),
+        ("FragOKs", n(four.fragmented)),
+        ("FragFails", n(four.fragmentation_failed)),
+        ("FragCreates", n(four.fragments_created)),
+        ("OutTransmits", n(four.transmitted)),
+    ];
+    columns(&mut out, "Ip", &ip);
+    let mut icmp = vec![
+        ("InMsgs", n(four.icmp_in.total() + four.icmp_checksum_errors)),
+        ("InErrors", n(four.icmp_checksum_errors)),
+        ("InCsumErrors", n(four.icmp_checksum_errors)),
+    ];
+    let kinds = |names: &[(&'static str, u8)], counts: &netstack::Kinds| -> Vec<(&'static str, i64)> {
+        names.iter().map(|(name, kind)| (*name, number(counts.of(*kind)))).collect()
+    };
+    icmp.extend(kinds(ICMP_IN, &four.icmp_in));
+    icmp.extend([("OutMsgs", n(four.icmp_out.total())), ("OutErrors", 0)]);
+    icmp.extend(kinds(ICMP_OUT, &four.icmp_out));
+    columns(&mut out, "Icmp", &icmp);
+    let tcp = [
+        ("RtoAlgorithm", 1),
+        ("RtoMin", 200),
+        ("RtoMax", 120_000),
+        ("MaxConn", -1),
+        ("ActiveOpens", n(s.tcp_active_opens)),
+        ("PassiveOpens", n(s.tcp_passive_opens)),
+        ("AttemptFails", n(s.tcp_failed_attempts)),
+        ("EstabResets", n(s.tcp_broken)),
+        ("CurrEstab", i64::try_from(open).unwrap_or(i64::MAX)),
+        ("InSegs", n(s.tcp_in)),
+        ("OutSegs", n(s.tcp_out)),
+        ("RetransSegs", n(s.tcp_retransmitted)),
+        ("InErrs", n(s.tcp_checksum_errors)),
+        ("OutRsts", n(s.tcp_resets_out)),
+        ("InCsumErrors", n(s.tcp_checksum_errors)),
+    ];
+    columns(&mut out, "Tcp", &tcp);
+    columns(&mut out, "Udp", &udp_columns(four));
+    out
+}
+
+/// The types of messages that have columns.
+const ICMP_IN: &[(&str, u8)] = &[
+    ("InDestUnreachs", 3),
+    ("InTimeExcds", 11),
+    ("InParmProbs", 12),
+    ("InSrcQuenchs", 4),
+    ("InRedirects", 5),
+    ("InEchos", 8),
+    ("InEchoReps", 0),
+    ("InTimestamps", 13),
+    ("InTimestampReps", 14),
+    ("InAddrMasks", 17),
+    ("InAddrMaskReps", 18),
+];
+const ICMP_OUT: &[(&str, u8)] = &[
+    ("OutDestUnreachs", 3),
+    ("OutTimeExcds", 11),
+    ("OutParmProbs", 12),
+    ("OutSrcQuenchs", 4),
+    ("OutRedirects", 5),
+    ("OutEchos", 8),
+    ("OutEchoReps", 0),
+    ("OutTimestamps", 13),
+    ("OutTimestampReps", 14),
+    ("OutAddrMasks", 17),
+    ("OutAddrMaskReps", 18),
+];
+
+fn udp_columns(s: &netstack::FamilyStats) -> [(&'static str, i64); 9] {
+    [
+        ("InDatagrams", number(s.udp_in)),
+        ("NoPorts", number(s.udp_no_port)),
+        ("InErrors", number(s.udp_no_room + s.udp_checksum_errors)),
+        ("OutDatagrams", number(s.udp_out)),
+        ("RcvbufErrors", number(s.udp_no_room)),
+        ("SndbufErrors", 0),
+        ("InCsumErrors", number(s.udp_checksum_errors)),
+        ("IgnoredMulti", 0),
+        ("MemErrors", 0),
+    ]
+}
+
+fn snmp6(stack: &Stack) -> String {
+    let s = stack.statistics().v6;
+    let rows = [
+        ("Ip6InReceives", s.in_packets),
+        ("Ip6InHdrErrors", s.in_header_errors),
+        ("Ip6InAddrErrors", s.in_not_ours),
+        ("Ip6InUnknownProtos", s.in_unknown_protocol),
+        ("Ip6InDelivers", s.in_delivered),
+        ("Ip6OutRequests", s.out_packets),
+        ("Ip6ReasmTimeout", s.reassembly_timed_out),
+        ("Ip6ReasmReqds", s.fragments_received),
+        ("Ip6ReasmOKs", s.reassembled),
+        ("Ip6ReasmFails", s.reassembly_failed),
+        ("Ip6FragOKs", s.fragmented),
+        ("Ip6FragFails", s.fragmentation_failed),
+        ("Ip6FragCreates", s.fragments_created),
+        ("Ip6OutTransmits", s.transmitted),
+        ("Icmp6InMsgs", s.icmp_in.total() + s.icmp_checksum_errors),
+        ("Icmp6InErrors", s.icmp_checksum_errors),
+        ("Icmp6OutMsgs", s.icmp_out.total()),
+        ("Icmp6InCsumErrors", s.icmp_checksum_errors),
+    ];
+    let mut out = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(out, "{name:<32}\t{value}");
+    }
+    for (name, value) in udp_columns(&s) {
+        let _ = writeln!(out, "{:<32}\t{value}", format!("Udp6{name}"));
+    }
+    out
 }
 
 fn sockstat(stack: &Stack) -> String {

@@ -96,10 +96,10 @@ impl Net {
     pub fn icmp4_input(&mut self, packet: &Packet) {
         let bytes = packet.payload();
         if bytes.len() < 8 || (packet.checksum == RxChecksum::Unknown && checksum::of(bytes) != 0) {
-            self.stats.checksum_errors += 1;
+            self.stats.v4.icmp_checksum_errors += 1;
             return;
         }
-        self.stats.icmp_in += 1;
+        self.stats.v4.icmp_in.count(bytes[0]);
         match bytes[0] {
             8 => self.echo(packet, 0),
             kind @ (3 | 11 | 12) => {
@@ -123,11 +123,11 @@ impl Net {
             let mut sum = Sum::pseudo(packet.source, packet.destination, ICMPV6, bytes.len());
             sum.add(bytes);
             if !sum.intact() {
-                self.stats.checksum_errors += 1;
+                self.stats.v6.icmp_checksum_errors += 1;
                 return;
             }
         }
-        self.stats.icmp_in += 1;
+        self.stats.v6.icmp_in.count(bytes[0]);
         match bytes[0] {
             128 => self.echo(packet, 129),
             kind @ 1..=4 => {
@@ -162,7 +162,6 @@ impl Net {
         sum.add(&bytes);
         bytes[2..4].copy_from_slice(&sum.finish().to_be_bytes());
         let out = Outgoing { tos: packet.tos, ..Outgoing::new(path.source, packet.source, protocol) };
-        self.stats.icmp_out += 1;
         let _ = self.output_bytes(&path, &out, &bytes);
     }
 
@@ -235,7 +234,6 @@ impl Net {
         // Linux sends errors with the precedence of internetwork control.
         let tos = if v4 { (packet.tos & 0x1e) | 0xc0 } else { 0 };
         let out = Outgoing { tos, ..Outgoing::new(path.source, packet.source, protocol) };
-        self.stats.icmp_out += 1;
         let _ = self.output_bytes(&path, &out, &bytes);
     }
 

@@ -12,11 +12,11 @@ use super::reassembly::{Fragment, Key};
 impl Net {
     /// Reads an IP packet. None: it was malformed, not ours, or waits for its other fragments.
     pub fn ipv4_input(&mut self, interface: u32, frame: RxFrame) -> Option<Packet> {
-        self.stats.in_packets += 1;
+        self.stats.v4.in_packets += 1;
         let packet = match Ipv4Packet::new_checked(&frame.data[..]) {
             Ok(packet) if packet.version() == 4 && packet.header_len() >= 20 => packet,
             _ => {
-                self.stats.in_header_errors += 1;
+                self.stats.v4.in_header_errors += 1;
                 return None;
             }
         };
@@ -29,18 +29,18 @@ impl Net {
         let local = self.interface(interface).is_none_or(|i| i.medium == super::link::Medium::Loopback);
         let stray = destination.is_loopback() && !local && !self.is_looped(source.into());
         if checksum::of(&frame.data[..header]) != 0 || martian || stray {
-            self.stats.in_header_errors += 1;
+            self.stats.v4.in_header_errors += 1;
             return None;
         }
         if header > 20 && source_routed(&frame.data[20..header]) {
-            self.stats.in_header_errors += 1;
+            self.stats.v4.in_header_errors += 1;
             return None;
         }
         let to = IpAddr::V4(destination);
         let group = destination.is_multicast();
         let ours = self.is_local(to) || self.is_broadcast(to) || (group && self.is_member(interface, to));
         if !ours {
-            self.stats.in_not_ours += 1;
+            self.stats.v4.in_not_ours += 1;
             return None;
         }
         let mut result = Packet {

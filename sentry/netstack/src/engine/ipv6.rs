@@ -24,11 +24,11 @@ enum Walk {
 
 impl Net {
     pub fn ipv6_input(&mut self, interface: u32, frame: RxFrame) -> Option<Packet> {
-        self.stats.in_packets += 1;
+        self.stats.v6.in_packets += 1;
         let packet = match Ipv6Packet::new_checked(&frame.data[..]) {
             Ok(packet) if packet.version() == 6 => packet,
             _ => {
-                self.stats.in_header_errors += 1;
+                self.stats.v6.in_header_errors += 1;
                 return None;
             }
         };
@@ -42,7 +42,7 @@ impl Net {
         // Solicitations for a tentative address come to its solicited-node group, never to itself.
         let ours = if group { self.is_member(interface, to) } else { self.is_local(to) };
         if strange || !ours {
-            self.stats.in_not_ours += 1;
+            self.stats.v6.in_not_ours += 1;
             let _ = own;
             return None;
         }
@@ -64,11 +64,11 @@ impl Net {
             match walk(&mut result) {
                 Walk::Done => return Some(result),
                 Walk::Drop => {
-                    self.stats.in_header_errors += 1;
+                    self.stats.v6.in_header_errors += 1;
                     return None;
                 }
                 Walk::Problem(code, at) => {
-                    self.stats.in_header_errors += 1;
+                    self.stats.v6.in_header_errors += 1;
                     self.icmp_error(&result, (4, code), at as u32);
                     return None;
                 }
@@ -126,13 +126,16 @@ impl Net {
 
     pub fn join_fragments(&mut self, key: Key, fragment: Fragment) -> Option<Whole> {
         let now = self.now;
+        let stats = self.stats.of(key.source);
+        stats.fragments_received += 1;
         let whole = match self.reassembly.add(key, fragment, now) {
             Ok(whole) => whole,
             Err(()) => {
-                self.stats.reassembly_failed += 1;
+                stats.reassembly_failed += 1;
                 None
             }
         };
+        stats.reassembled += u64::from(whole.is_some());
         let next = self.reassembly.next();
         self.timers.set(TimerKey::Reassembly, &mut self.reassembly.timer, next);
         whole
@@ -143,7 +146,9 @@ impl Net {
         self.reassembly.timer = None;
         let now = self.now;
         for (key, header, first) in self.reassembly.expire(now) {
-            self.stats.reassembly_failed += 1;
+            let stats = self.stats.of(key.source);
+            stats.reassembly_failed += 1;
+            stats.reassembly_timed_out += 1;
             let mut data = header.to_vec();
             let transport = data.len();
             data.extend_from_slice(&first);

@@ -288,6 +288,7 @@ impl Engine {
     fn input_transport(&mut self, packet: &Packet) {
         let seen = self.raw.input(&mut self.net, packet);
         let v4 = packet.source.is_ipv4();
+        self.net.stats.of(packet.source).in_delivered += 1;
         match packet.protocol {
             TCP => self.tcp.input(&mut self.net, packet),
             UDP => self.udp.input(&mut self.net, packet),
@@ -295,7 +296,9 @@ impl Engine {
             IGMP if v4 => self.net.igmp_input(packet),
             ICMPV6 if !v4 => self.net.icmp6_input(packet),
             _ if !seen => {
-                self.net.stats.in_unknown_protocol += 1;
+                let stats = self.net.stats.of(packet.source);
+                stats.in_unknown_protocol += 1;
+                stats.in_delivered -= 1;
                 self.net.icmp_unreachable(packet, PROTOCOL_UNREACHABLE);
             }
             _ => {}

@@ -85,7 +85,6 @@ impl Net {
         bytes[2..4].copy_from_slice(&sum.finish().to_be_bytes());
         let path = self.direct(interface, to.into(), source.into());
         let out = Outgoing { ttl: Some(255), ..Outgoing::new(source.into(), to.into(), ICMPV6) };
-        self.stats.icmp_out += 1;
         let _ = self.output_bytes(&path, &out, &bytes);
     }
 

@@ -138,33 +138,85 @@ impl Packet {
     }
 }
 
-/// Counts of packets that went nowhere, for /proc/net/snmp and tests.
+/// Counts of messages of ICMP, by their type; those above share the last place.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
+pub struct Kinds([u64; 20]);
+
+impl Kinds {
+    pub fn count(&mut self, kind: u8) {
+        let last = self.0.len() - 1;
+        self.0[usize::from(kind).min(last)] += 1;
+    }
+    /// Those of a type of ICMP for IPv4.
+    pub fn of(&self, kind: u8) -> u64 {
+        self.0.get(usize::from(kind)).copied().unwrap_or(0)
+    }
+    pub fn add(&mut self, others: &Kinds) {
+        self.0.iter_mut().zip(others.0).for_each(|(own, other)| *own += other);
+    }
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// What is counted of a family.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FamilyStats {
     pub in_packets: u64,
     pub in_header_errors: u64,
     pub in_not_ours: u64,
     pub in_unknown_protocol: u64,
+    pub in_delivered: u64,
     pub out_packets: u64,
-    pub out_no_route: u64,
+    /// Packets of the network, which may be less than what was to be sent.
+    pub transmitted: u64,
+    pub fragments_received: u64,
+    pub reassembled: u64,
     pub reassembly_failed: u64,
+    pub reassembly_timed_out: u64,
+    pub fragmented: u64,
+    pub fragmentation_failed: u64,
     pub fragments_created: u64,
-    pub checksum_errors: u64,
-    pub icmp_in: u64,
-    pub icmp_out: u64,
-    pub udp_no_port: u64,
+    pub icmp_in: Kinds,
+    pub icmp_out: Kinds,
+    pub icmp_checksum_errors: u64,
     pub udp_in: u64,
     pub udp_out: u64,
+    pub udp_no_port: u64,
+    /// Datagrams that a socket had no room for.
+    pub udp_no_room: u64,
+    pub udp_checksum_errors: u64,
+}
+
+/// Counts for /proc/net/snmp and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub v4: FamilyStats,
+    pub v6: FamilyStats,
+    pub tcp_active_opens: u64,
+    pub tcp_passive_opens: u64,
+    /// Connections that ended before they were open.
+    pub tcp_failed_attempts: u64,
+    /// Connections that ended without a goodbye.
+    pub tcp_broken: u64,
     pub tcp_in: u64,
     pub tcp_out: u64,
     pub tcp_retransmitted: u64,
     pub tcp_resets_out: u64,
+    pub tcp_checksum_errors: u64,
     /// Segments that were dropped because connections hold all there may be held.
     pub tcp_no_memory: u64,
     pub cookies_sent: u64,
     pub cookies_ok: u64,
     pub cookies_failed: u64,
     pub listen_overflows: u64,
+}
+
+impl Stats {
+    /// The counts of an address's family.
+    pub fn of(&mut self, ip: IpAddr) -> &mut FamilyStats {
+        if ip.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
+    }
 }
 
 /// What TCP offers and takes (the sysctls tcp_timestamps, tcp_sack, tcp_window_scaling).
@@ -338,6 +390,7 @@ impl Net {
     /// Sends a transport header and payload as an IP packet. The frame's checksum may be left to the link;
     /// if the link cannot, it is filled here.
     pub fn output(&mut self, path: &Path, out: &Outgoing, mut frame: TxFrame) -> Result<(), Error> {
+        self.stats.of(out.destination).out_packets += 1;
         let header = if out.destination.is_ipv4() { 20 } else { 40 };
         let length = frame.len() + header;
         let mtu = if out.ignore_path_mtu && !path.local {
@@ -351,6 +404,7 @@ impl Net {
         if length > mtu && frame.segmentation.is_none() {
             let most = 65535 + if header == 40 { 40 } else { 0 };
             if length > most || out.fragmenting == Fragmenting::Never {
+                self.stats.of(out.destination).fragmentation_failed += 1;
                 return Err(Error::MessageTooLong);
             }
             frame.finish_checksum();
@@ -360,7 +414,7 @@ impl Net {
             frame.finish_checksum();
         }
         self.push_network(out, &mut frame, None);
-        self.stats.out_packets += 1;
+        self.stats.of(out.destination).transmitted += 1;
         self.link_output(path, out.destination, frame)
     }
 
@@ -436,11 +490,13 @@ impl Net {
             let end = (at + step).min(whole.len());
             let mut piece = TxFrame::with_body(whole.slice(at, end));
             self.push_network(out, &mut piece, Some((ident, at, end < whole.len())));
-            self.stats.fragments_created += 1;
-            self.stats.out_packets += 1;
+            let stats = self.stats.of(out.destination);
+            stats.fragments_created += 1;
+            stats.transmitted += 1;
             self.link_output(path, out.destination, piece)?;
             at = end;
         }
+        self.stats.of(out.destination).fragmented += 1;
         Ok(())
     }
 
@@ -570,6 +626,9 @@ impl Net {
 
     /// Sends a small packet of the engine's own (ICMP, IGMP, MLD, NDP) with its transport header as bytes.
     pub fn output_bytes(&mut self, path: &Path, out: &Outgoing, bytes: &[u8]) -> Result<(), Error> {
+        if let (ICMP | ICMPV6, Some(kind)) = (out.protocol, bytes.first()) {
+            self.stats.of(out.destination).icmp_out.count(*kind);
+        }
         let frame = TxFrame::with_body(Chunk::from(bytes));
         self.output(path, out, frame)
     }

@@ -130,7 +130,7 @@ impl Udp {
             let mut sum = Sum::pseudo(packet.source, packet.destination, UDP, length);
             sum.add(&bytes[..length]);
             if udp.checksum() == 0 || !sum.intact() {
-                net.stats.checksum_errors += 1;
+                net.stats.of(packet.source).udp_checksum_errors += 1;
                 return;
             }
         }
@@ -154,13 +154,13 @@ impl Udp {
         let upper = net.upper.clone();
         if packet.multicast {
             if let Some(upper) = upper {
-                net.stats.udp_in += 1;
+                net.stats.of(packet.source).udp_in += 1;
                 net.events.push(Event::Datagram(upper, datagram(payload.clone())));
             }
             for handle in list {
                 let Some(endpoint) = self.endpoints.get(*handle) else { continue };
                 if endpoint.binding.takes_group(local, remote, packet.interface) {
-                    net.stats.udp_in += 1;
+                    net.stats.of(packet.source).udp_in += 1;
                     net.events.push(Event::Datagram(endpoint.sink.clone(), datagram(payload.clone())));
                 }
             }
@@ -170,11 +170,11 @@ impl Udp {
             |handle: &Handle| self.endpoints.get(*handle)?.binding.score(local, remote, packet.interface);
         let Some(best) = list.iter().filter_map(score).max() else {
             if let Some(upper) = upper.filter(|upper| upper.takes(local, remote, packet.interface)) {
-                net.stats.udp_in += 1;
+                net.stats.of(packet.source).udp_in += 1;
                 net.events.push(Event::Datagram(upper, datagram(payload)));
                 return;
             }
-            net.stats.udp_no_port += 1;
+            net.stats.of(packet.source).udp_no_port += 1;
             net.icmp_unreachable(packet, PORT_UNREACHABLE);
             return;
         };
@@ -188,7 +188,7 @@ impl Udp {
             fit.len().saturating_sub(1)
         };
         if let Some(endpoint) = fit.get(choice).and_then(|handle| self.endpoints.get(*handle)) {
-            net.stats.udp_in += 1;
+            net.stats.of(packet.source).udp_in += 1;
             net.events.push(Event::Datagram(endpoint.sink.clone(), datagram(payload)));
         }
     }
@@ -270,7 +270,7 @@ impl Udp {
         how: &UdpSend,
         frame: TxFrame,
     ) -> Result<(), Error> {
-        net.stats.udp_out += 1;
+        net.stats.of(to.ip()).udp_out += 1;
         let ttl = how.ttl.or(to.ip().is_multicast().then_some(1));
         let out = Outgoing {
             ttl,

@@ -184,6 +184,11 @@ impl LocalEnd {
     pub fn set_embryo_waker(&self, waker: Arc<dyn Waker>) {
         let _ = self.conn.embryo.set(waker);
     }
+    /// How many ends have not finished.
+    fn open_ends(&self, s: &Shared) -> u64 {
+        let ends = if self.rx == self.tx { &s.dirs[self.tx..=self.tx] } else { &s.dirs[..] };
+        ends.iter().filter(|d| !d.fin).count() as u64
+    }
     fn peer(&self) -> usize {
         // A socket connected to itself is its own peer.
         self.rx
@@ -252,6 +257,7 @@ impl Transport for LocalEnd {
                 return;
             }
             if refused {
+                self.conn.ledger.count_reset(self.open_ends(&s));
                 s.reset = true;
                 s.broken(me, rx_fin);
                 if !s.gone[peer] {
@@ -272,7 +278,9 @@ impl Transport for LocalEnd {
                 self.conn.ledger.add(n);
                 d.bytes += n;
                 d.written += n as u64;
-                d.segments += n.div_ceil(65483) as u64;
+                let segments = n.div_ceil(65483) as u64;
+                d.segments += segments;
+                self.conn.ledger.count_segments(segments);
                 if urgent && let Some(byte) = data.bytes().last() {
                     d.urgent = Some(Urgent { at: d.written - 1, byte: *byte, taken: false });
                 }
@@ -471,6 +479,7 @@ impl Transport for LocalEnd {
             if s.reset {
                 parting = Parting::Free;
             } else if (abort || unread) && !(s.dirs[0].fin && s.dirs[1].fin) {
+                self.conn.ledger.count_reset(self.open_ends(&s));
                 s.reset = true;
                 let my_fin = s.dirs[me].fin;
                 if !s.gone[peer] {

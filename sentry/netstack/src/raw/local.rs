@@ -115,7 +115,7 @@ impl Packet {
 impl Stack {
     /// A packet that comes in by the loopback interface.
     fn local_packet(&self, packet: Packet) {
-        self.interfaces.count_local(packet.data.len() as u64 + 20);
+        self.count_local(packet.destination, packet.data.len() as u64 + 20);
         let v4 = packet.destination.is_ipv4();
         let mut ident = [0; 2];
         self.env.random(&mut ident);
@@ -132,6 +132,9 @@ impl Stack {
         };
         let kind = packet.data.first().copied().unwrap_or(0);
         let control = matches!(packet.protocol, ICMP | ICMPV6);
+        if control {
+            self.counters.of(packet.destination).count_icmp(kind);
+        }
         for s in self.raw_sockets().iter().filter(|s| !s.ping && (s.family == Family::V4) == v4) {
             if s.protocol != packet.protocol || !s.meant(&packet) || (control && s.filtered(kind)) {
                 continue;

@@ -58,7 +58,7 @@ impl RawSocket {
         ping: bool,
         waker: Arc<dyn Waker>,
     ) -> Arc<RawSocket> {
-        let base = DatagramBase::new(stack, family, waker, RawState::default());
+        let base = DatagramBase::new(stack, family, waker, false, RawState::default());
         let socket = Arc::new_cyclic(|me| RawSocket { me: me.clone(), protocol, ping, base });
         stack.list_raw(&socket);
         if !ping && protocol != RAW {

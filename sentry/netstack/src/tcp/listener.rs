@@ -4,6 +4,7 @@
 use super::transport::Transport;
 use super::{StreamOptions, TcpSocket};
 use crate::addr::{Endpoint, Family};
+use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::local::stream::{self, LocalEnd};
 use std::collections::VecDeque;
@@ -133,6 +134,7 @@ impl Listener {
                 return Offer::Wait;
             }
             let (theirs, ours) = stream::pair(ledger);
+            bump(&client.stack().counters.passive_opens);
             if q.options.defer_accept > 0 {
                 ours.set_embryo_waker(Arc::new(Promote(Arc::downgrade(self))));
                 q.deferred.push((ours, to, from));

@@ -9,6 +9,7 @@ pub use listener::{Incoming, Listener};
 pub use transport::{Parting, StreamCounts, TakeHow, Taken, TcpState, Transport};
 
 use crate::addr::{Endpoint, Family, unspecified};
+use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::local::stream;
@@ -285,10 +286,12 @@ impl TcpSocket {
         if from.ip == to.ip && from.port == to.port {
             // A SYN that meets its own socket opens it from both sides at once.
             let end = stream::loopback(&self.stack.ledger);
+            bump(&self.stack.counters.active_opens);
             self.open(&mut inner, end);
             return Err(NetError::InProgress);
         }
         if let Some(relay) = self.stack.relay(to, || self.stack.find_listener(from, to).is_some()) {
+            bump(&self.stack.counters.active_opens);
             let (near, far) = stream::pair(&self.stack.ledger);
             self.open(&mut inner, near);
             drop(inner);
@@ -298,6 +301,7 @@ impl TcpSocket {
             self.waker.wake(Events::ALL);
             return Err(NetError::InProgress);
         }
+        bump(&self.stack.counters.active_opens);
         inner.phase = Phase::SynSent;
         drop(inner);
         match self.stack.find_listener(from, to) {
@@ -354,6 +358,8 @@ impl TcpSocket {
             inner.error = Some(NetError::Refused);
             inner.failed = true;
             self.forget_names(&mut inner);
+            bump(&self.stack.counters.failed_attempts);
+            self.stack.ledger.count_reset(0);
         }
         self.waker.wake(Events::ALL);
     }

@@ -10,6 +10,7 @@ pub use table::UdpTable;
 
 use crate::addr::{Endpoint, Family, unspecified};
 use crate::buf::Buf;
+use crate::counters::bump;
 use crate::datagram::{Datagram, DatagramBase, ErrorReport, SendHow, State, reachable};
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
@@ -48,7 +49,7 @@ impl Deref for UdpSocket {
 impl UdpSocket {
     /// `lite`: UDP-Lite, which has ports of its own.
     pub fn new(stack: &Arc<Stack>, family: Family, lite: bool, waker: Arc<dyn Waker>) -> Arc<UdpSocket> {
-        let base = DatagramBase::new(stack, family, waker, UdpState::default());
+        let base = DatagramBase::new(stack, family, waker, !lite, UdpState::default());
         let socket = Arc::new_cyclic(|me| UdpSocket { me: me.clone(), lite, base });
         stack.list_udp(&socket);
         socket
@@ -192,13 +193,17 @@ impl UdpSocket {
                 }
                 return Err(error);
             }
+            self.count_sent(to);
             if !(route.broadcast || (multicast && how.multicast_loop)) {
                 return Ok(());
             }
         } else if !self.lite
             && let Some(relay) = self.stack.relay(to, || self.stack.takes_datagram(from, to, route.device))
         {
+            self.count_sent(to);
             return relay.datagram(from, to, data.bytes());
+        } else {
+            self.count_sent(to);
         }
         let datagram = Datagram {
             from,
@@ -210,15 +215,24 @@ impl UdpSocket {
             tos: how.tos,
             drops: 0,
         };
-        self.stack.interfaces.count_local(datagram.data.len() as u64 + 28);
+        self.stack.count_local(to.ip, datagram.data.len() as u64 + 28);
         if route.broadcast || multicast {
             self.stack.deliver_to_many(&datagram, self.lite);
             return Ok(());
         }
         if let Err(datagram) = self.stack.deliver_datagram(datagram, self.lite) {
+            if !self.lite {
+                bump(&self.stack.counters.of(to.ip).udp_no_port);
+            }
             self.unreachable(datagram, connected, how.want_errors);
         }
         Ok(())
+    }
+
+    fn count_sent(&self, to: Endpoint) {
+        if !self.lite {
+            bump(&self.stack.counters.of(to.ip).udp_out);
+        }
     }
 
     /// A datagram was too long for its path: the report says what is not.

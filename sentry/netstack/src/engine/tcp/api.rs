@@ -64,6 +64,7 @@ impl Tcp {
         let mut conn = Conn::new(tuple, options, iss, self.ts_offset(&tuple), now);
         conn.observer = observer;
         conn.path_generation = 0;
+        net.stats.tcp_active_opens += 1;
         let handle = self.conns.insert(conn);
         self.demux.insert(tuple, Entry::Conn(handle));
         if let Some(conn) = self.conns.get_mut(handle) {

@@ -184,6 +184,8 @@ pub struct Conn {
     pub handle: Handle,
     pub tuple: Tuple,
     pub state: State,
+    /// The state it was in when it ended, until that is counted.
+    pub ended: Option<State>,
     pub options: ConnOptions,
     pub observer: Option<Arc<dyn Observer>>,
     pub wake: Ready,
@@ -291,6 +293,7 @@ impl Conn {
             handle: Handle { index: u32::MAX, generation: 0 },
             tuple,
             state: State::SynSent,
+            ended: None,
             observer: None,
             wake: Ready::default(),
             error: None,
@@ -454,6 +457,7 @@ impl Conn {
         if self.state == State::Closed {
             return;
         }
+        self.ended = Some(self.state);
         self.state = State::Closed;
         if error.is_some() {
             self.error = error;
@@ -485,6 +489,11 @@ impl Conn {
         if held != self.accounted {
             net.memory.account(self.accounted, held);
             self.accounted = held;
+        }
+        match self.ended.take() {
+            Some(State::SynSent | State::SynReceived) => net.stats.tcp_failed_attempts += 1,
+            Some(State::Established | State::CloseWait) => net.stats.tcp_broken += 1,
+            _ => {}
         }
         if self.wake != Ready::default() {
             if let Some(observer) = &self.observer {

@@ -146,7 +146,7 @@ impl Tcp {
             return;
         }
         let Some(segment) = Segment::parse(packet) else {
-            net.stats.checksum_errors += 1;
+            net.stats.tcp_checksum_errors += 1;
             return;
         };
         net.stats.tcp_in += segment.joined as u64;
@@ -386,6 +386,7 @@ impl Tcp {
         let _ = conn.refresh_path(net);
         conn.negotiate(&half.options);
         conn.ts_recent = half.options.timestamp.map_or(0, |(value, _)| value);
+        net.stats.tcp_passive_opens += 1;
         let handle = self.conns.insert(conn);
         self.demux.insert(half.tuple, Entry::Conn(handle));
         listener.queue.push_back(handle);

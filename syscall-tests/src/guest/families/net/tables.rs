@@ -1,8 +1,8 @@
 //! The tables below /proc/net (proc_pid_net(5)): what they say of sockets in known states.
 
 use super::kit::*;
-use crate::case::{Case, case};
-use crate::out::{claim, must};
+use crate::case::{Case, case, close};
+use crate::out::{claim, must, ret};
 use crate::{say, sys};
 use libc::{AF_INET, AF_INET6, AF_UNIX, IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 
@@ -56,6 +56,75 @@ fn heads() {
         say!("{}", if name == "snmp" { of("Tcp:") } else { of("TcpExt:") });
         say!("{}", if name == "snmp" { of("Udp:") } else { of("IpExt:") });
     }
+}
+
+/// The value of a column of /proc/net/snmp or netstat.
+fn column(name: &str, head: &str, column: &str) -> i64 {
+    let text = read(name);
+    let mut lines = text.lines().filter_map(|l| l.strip_prefix(head));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut both = names.split(' ').zip(values.split(' '));
+    both.find(|(n, _)| *n == column).and_then(|(_, v)| v.parse().ok()).unwrap_or(-1)
+}
+
+/// What the counters say of connections and datagrams on loopback.
+fn counters() {
+    let udp_columns = ["InDatagrams", "NoPorts", "InErrors", "OutDatagrams", "RcvbufErrors"];
+    let tcp_columns = ["ActiveOpens", "PassiveOpens", "AttemptFails", "EstabResets", "CurrEstab", "OutRsts"];
+    let icmp_columns = ["InEchos", "InEchoReps", "OutEchos", "OutEchoReps"];
+    let all = || -> Vec<i64> {
+        let udp = udp_columns.iter().map(|c| column("snmp", "Udp: ", c));
+        let tcp = tcp_columns.iter().map(|c| column("snmp", "Tcp: ", c));
+        let icmp = icmp_columns.iter().map(|c| column("snmp", "Icmp: ", c));
+        let six = read("snmp6");
+        let six = six.lines().find_map(|l| l.strip_prefix("Udp6OutDatagrams"));
+        let six = six.and_then(|l| l.trim().parse().ok()).unwrap_or(-1);
+        udp.chain(tcp).chain(icmp).chain([six]).collect()
+    };
+    let mut last = all();
+    let mut show = |label: &str| {
+        let now = all();
+        say!("{label} {:?}", now.iter().zip(&last).map(|(a, b)| a - b).collect::<Vec<_>>());
+        last = now;
+    };
+    let a = udp(V4);
+    must("bind", bind(a, &V4.loopback(7300)));
+    let b = udp(V4);
+    must("send", send_to(b, b"one", &V4.loopback(7300)));
+    must("send", send_to(b, b"two", &V4.loopback(7300)));
+    show("sent");
+    recv(a, 8, 0);
+    recv(a, 8, libc::MSG_PEEK);
+    show("one read");
+    must("send", send_to(b, b"lost", &V4.loopback(7301)));
+    show("nobody");
+    must("send", send_to(udp(V6), b"six", &V6.loopback(7302)));
+    show("IPv6");
+    let (l, at) = listener(V4);
+    let c = tcp(V4);
+    must("connect", connect(c, &at));
+    let s = must("accept", accept(l)) as i32;
+    show("open");
+    send(c, b"unread", 0);
+    readable(s);
+    close(s);
+    readable(c);
+    show("broken");
+    close(c);
+    show("closed");
+    ret("refused", connect(tcp(V4), &V4.loopback(7303)));
+    show("refused");
+    std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 1000").unwrap_or_default();
+    let p = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+    must("ping", send_to(p, &[8, 0, 0, 0, 0, 0, 0, 1], &V4.loopback(0)));
+    readable(p);
+    show("ping");
+    must("SO_RCVBUF", set(a, libc::SOL_SOCKET, libc::SO_RCVBUF, 0));
+    for _ in 0..20 {
+        must("send", send_to(b, &[0; 1000], &V4.loopback(7300)));
+    }
+    let lost = column("snmp", "Udp: ", "RcvbufErrors");
+    claim("no room", lost > 0 && lost == column("snmp", "Udp: ", "InErrors"));
 }
 
 fn tcp_states(net: Net) {
@@ -171,6 +240,7 @@ fn sockets_counted() {
 
 pub const CASES: &[Case] = &[
     case("read/net_heads", "", heads),
+    case("read/net_counters", "sendto connect", counters),
     case("read/net_tcp", "listen connect", || tcp_states(V4)),
     case("read/net_tcp6", "listen connect", || tcp_states(V6)),
     case("read/net_udp", "bind connect", || udp_rows(V4)),
