@@ -40,11 +40,11 @@ impl Place {
         self.runtimes.iter().map(String::as_str)
     }
 
-    /// Runs a case; its output if it fails.
-    pub fn run(&self, case: &Case, runtime: &str) -> Result<(), String> {
+    /// Runs a case; its output if it fails. `suffix` makes the name of what it uses another one.
+    pub fn run(&self, case: &Case, runtime: &str, suffix: &str) -> Result<(), String> {
         self.engine(&case.engine)?;
         let script = format!("{}\n{}", prelude(), case.script);
-        let name = format!("{}-{runtime}", case.name);
+        let name = format!("{}-{runtime}{suffix}", case.name);
         let output = self
             .shell(LIMIT, &script, &[("RT", runtime), ("N", &name), ("ENGINE", &case.engine)])?
             .output()
