@@ -65,14 +65,16 @@ pid_of() { D inspect -f '{{.State.Pid}}' "$1"; }
 field() { D inspect -f "{{$2}}" "$1"; }
 
 docker_daemon() { # NAME ARGUMENTS…: a daemon with its own socket, in the background
-    local name=$1
+    local name=$1 net=()
     shift
+    # One without a bridge takes docker0 away from the other in its network namespace.
+    case " $* " in *' --bridge none '*) net=(unshare --net) ;; esac
     mkdir -p "$BASE/$name"
     [ -n "${KEEP_CONFIG:-}" ] || cat > "$BASE/$name/daemon.json" <<J
 {"runtimes": {"runsc": {"path": "$BASE/runsc", "runtimeArgs": [${RUNSC_ARGS:-}]}}, "experimental": true,
  "cgroup-parent": "$PARENT"}
 J
-    setsid dockerd --config-file "$BASE/$name/daemon.json" --data-root "$BASE/$name/data" \
+    setsid "${net[@]}" dockerd --config-file "$BASE/$name/daemon.json" --data-root "$BASE/$name/data" \
         --exec-root "$BASE/$name/exec" -H "unix://$BASE/$name.sock" --pidfile "$BASE/$name/pid" "$@" \
         < /dev/null >> "$BASE/$name/log" 2>&1 9>&- &
     soon docker -H "unix://$BASE/$name.sock" version || { tail -5 "$BASE/$name/log"; return 1; }
