@@ -1,5 +1,6 @@
 //! Capabilities of the calling thread (call before there are other threads).
 
+use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, remove_capability_from_bounding_set};
 use std::io;
 
 /// CAP_LAST_CAP is below this on every kernel so far.
@@ -64,14 +65,13 @@ pub fn set(sets: CapSets) -> io::Result<()> {
     }
 }
 
+fn set_of(cap: u32) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1u64.checked_shl(cap).unwrap_or(0))
+}
+
 /// Whether a capability is in the bounding set; `None` if the kernel does not know it.
 pub fn bounding_has(cap: u32) -> Option<bool> {
-    // SAFETY: plain numbers.
-    match unsafe { libc::prctl(libc::PR_CAPBSET_READ, cap as usize) } {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
+    capability_is_in_bounding_set(set_of(cap)).ok()
 }
 
 /// Takes everything but `keep` out of the bounding set. Needs CAP_SETPCAP for what is still in.
@@ -79,12 +79,7 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
     for cap in 0..=MAX {
         match bounding_has(cap) {
             None => break,
-            Some(true) if keep >> cap & 1 == 0 => {
-                // SAFETY: plain numbers.
-                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, cap as usize) } != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-            }
+            Some(true) if keep >> cap & 1 == 0 => remove_capability_from_bounding_set(set_of(cap))?,
             Some(_) => {}
         }
     }
