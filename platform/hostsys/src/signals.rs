@@ -37,8 +37,7 @@ fn set(signal: i32, handler: usize) -> io::Result<()> {
 
 /// Thread id of the calling thread.
 pub fn gettid() -> i32 {
-    // SAFETY: no preconditions.
-    unsafe { libc::gettid() }
+    rustix::thread::gettid().as_raw_nonzero().get()
 }
 
 /// Sends a signal to one thread of process `tgid`.
