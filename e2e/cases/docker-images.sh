@@ -157,11 +157,11 @@ docker_daemon "$N" --default-runtime "$RT" --bridge none --iptables=false
 d() { docker -H "unix://$BASE/$N.sock" "$@"; }
 trap 'status=$?; end_daemon "$N"; rm -rf "$BASE/$N.ctx"; exit $status' EXIT
 D save bb | d load > /dev/null
-d build -q --network none --build-arg WORD=there --tag built "$BASE/$N.ctx" > /dev/null
+d build -q --network none --cgroup-parent "$PARENT" --build-arg WORD=there --tag built "$BASE/$N.ctx" > /dev/null
 eq "$(d run --rm --network none built)" 'hello there'
 eq "$(d run --rm --network none built /taken/who /etc/f | tr '\n' ' ')" '1234 archived '
 eq "$(d run --rm --network none --entrypoint sh built -c 'ls /bin | grep -c "^x[0-9]"; stat -c %u /taken/mine; touch /data/x && echo data' | tr '\n' ' ')" '99 1234 data '
 d run -d --name healthy --network none --entrypoint sleep built 100 > /dev/null
 soon is healthy d inspect -f '{{.State.Health.Status}}' healthy
 # All of it comes from the cache the second time.
-eq "$(d build --network none --build-arg WORD=there "$BASE/$N.ctx" | grep -c 'Using cache')" 18
+eq "$(d build --network none --cgroup-parent "$PARENT" --build-arg WORD=there "$BASE/$N.ctx" | grep -c 'Using cache')" 18

@@ -484,10 +484,10 @@ docker_daemon "$N" --default-runtime "$RT" --bridge none --iptables=false
 d() { docker -H "unix://$BASE/$N.sock" "$@"; }
 trap 'status=$?; end_daemon "$N"; rm -rf "$BASE/$N.ctx"; exit $status' EXIT
 D save bb | d load > /dev/null
-d build -q --network none -t built "$BASE/$N.ctx" > /dev/null
+d build -q --network none --cgroup-parent "$PARENT" -t built "$BASE/$N.ctx" > /dev/null
 eq "$(d run --rm --network none built | tr '\n' ' ')" 'built copied '
 printf 'FROM bb\nRUN exit 5\n' > "$BASE/$N.ctx/Dockerfile"
-d build --network none "$BASE/$N.ctx" > "$BASE/$N.log" 2>&1 && exit 1
+d build --network none --cgroup-parent "$PARENT" "$BASE/$N.ctx" > "$BASE/$N.log" 2>&1 && exit 1
 has "$(cat "$BASE/$N.log")" 'non-zero code: 5'
 ## userns-remap [alone]
 grep -q '^dockremap:' /etc/subuid 2> /dev/null || skip=1
@@ -522,8 +522,9 @@ d run -d --runtime="$RT" --network none --name live bb sleep 1000 > /dev/null
 daemon=$(cat "$BASE/$N/pid")
 containerd=$(cat "$BASE/$N/exec/containerd/containerd.pid")
 kill -9 "$daemon" "$containerd"
-soon gone "$daemon"
-soon gone "$containerd"
+# A new one takes a zombie for a daemon that lives.
+soon test ! -e "/proc/$daemon"
+soon test ! -e "/proc/$containerd"
 rm -f "$BASE/$N/pid" "$BASE/$N/exec/containerd/containerd.pid"
 docker_daemon "$N" --live-restore --bridge none --iptables=false
 code 0 d exec live true

@@ -142,7 +142,7 @@ make_service_images() {
 image() {
     local name=$1
     shift
-    printf '%s\n' 'FROM services' "$@" | D build -q --network none -t "$name" - > /dev/null
+    printf '%s\n' 'FROM services' "$@" | D build -q --network none --cgroup-parent "$PARENT" -t "$name" - > /dev/null
 }
 
 # --- containerd

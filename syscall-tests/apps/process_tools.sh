@@ -1,4 +1,5 @@
-sleep 20 & sleep 21 &
+# Both are asleep when somebody looks.
+sleep 20 & sleep 21 & sleep 0.5
 # Each into a file first: what else of a pipeline runs already is a matter of luck.
 ps aux > /tmp/all; awk 'NR == 1 || /sleep/ { print $1, substr($8, 1, 1), $11, $12 }' /tmp/all
 # The shell has to be asleep by then.

@@ -7,6 +7,7 @@
 
 use crate::block::Block;
 use crate::fault;
+use nix::fcntl::FcntlArg;
 use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::io;
@@ -102,7 +103,7 @@ impl HostFile {
     /// A record lock of this open file (`F_OFD_SETLK`) on a range, its last byte included, without waiting: for writing, for
     /// reading, or none.
     pub fn lock_range(&self, write: Option<bool>, start: u64, last: u64) -> io::Result<()> {
-        self.record_lock(libc::F_OFD_SETLK, write, start, last).map(|_| ())
+        self.record_lock(true, write, start, last).map(|_| ())
     }
 
     /// The first lock in the way of one on a range: whether it is for writing, its first and its last byte.
@@ -112,7 +113,7 @@ impl HostFile {
         start: u64,
         last: u64,
     ) -> io::Result<Option<(bool, u64, u64)>> {
-        let found = self.record_lock(libc::F_OFD_GETLK, Some(write), start, last)?;
+        let found = self.record_lock(false, Some(write), start, last)?;
         if i32::from(found.l_type) == libc::F_UNLCK {
             return Ok(None);
         }
@@ -124,13 +125,7 @@ impl HostFile {
         Ok(Some((i32::from(found.l_type) == libc::F_WRLCK, start, last)))
     }
 
-    fn record_lock(
-        &self,
-        command: i32,
-        write: Option<bool>,
-        start: u64,
-        last: u64,
-    ) -> io::Result<libc::flock> {
+    fn record_lock(&self, set: bool, write: Option<bool>, start: u64, last: u64) -> io::Result<libc::flock> {
         let kind = match write {
             Some(true) => libc::F_WRLCK,
             Some(false) => libc::F_RDLCK,
@@ -146,9 +141,9 @@ impl HostFile {
             l_len: length,
             l_pid: 0,
         };
-        // SAFETY: the kernel reads and writes the structure, which lives over the call.
-        let done = unsafe { libc::fcntl(self.fd.as_raw_fd(), command, &raw mut lock) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(lock) }
+        let asked = if set { FcntlArg::F_OFD_SETLK(&lock) } else { FcntlArg::F_OFD_GETLK(&mut lock) };
+        nix::fcntl::fcntl(&self.fd, asked)?;
+        Ok(lock)
     }
 
     /// A number that no other file of this process has or had.

@@ -28,17 +28,19 @@ const TCP: i32 = 6;
 /// 127.0.0.1, as it stands in memory.
 const LOCALHOST: i32 = i32::from_ne_bytes([127, 0, 0, 1]);
 
-/// `union bpf_attr`, as far as it is used here; the rest is zero.
-#[repr(C, align(8))]
-struct Attributes<'a>([u8; 120], PhantomData<&'a ()>);
+/// `union bpf_attr`, as far as it is used here; the rest is zero. What it has the address of lives as long.
+struct Attributes<'a> {
+    bytes: [u8; 120],
+    named: PhantomData<&'a [u8]>,
+}
 
 impl<'a> Attributes<'a> {
     fn new() -> Attributes<'a> {
-        Attributes([0; 120], PhantomData)
+        Attributes { bytes: [0; 120], named: PhantomData }
     }
 
     fn with<const N: usize>(mut self, at: usize, bytes: [u8; N]) -> Attributes<'a> {
-        self.0[at..at + N].copy_from_slice(&bytes);
+        self.bytes[at..at + N].copy_from_slice(&bytes);
         self
     }
 
@@ -50,24 +52,27 @@ impl<'a> Attributes<'a> {
         self.with(at, fd.to_ne_bytes())
     }
 
-    /// The address of something that lives over the call, and is as large as the command expects.
-    fn address<T: ?Sized>(self, at: usize, of: &'a T) -> Attributes<'a> {
-        self.with(at, (std::ptr::from_ref(of).cast::<u8>() as u64).to_ne_bytes())
+    fn address(self, at: usize, of: &'a [u8]) -> Attributes<'a> {
+        self.with(at, (of.as_ptr() as u64).to_ne_bytes())
     }
 }
 
-fn bpf(command: i32, attributes: &Attributes<'_>) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads the attributes, which have the size that is told, and what they refer to, which they borrow.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes.0, attributes.0.len()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+/// bpf(2); the descriptor that it makes, if it makes one. Nothing but [`all_of_localhost`] below calls it.
+fn bpf(command: i32, attributes: &Attributes<'_>) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: the kernel reads the attributes, which have the size that is told, and what they have the addresses of:
+    // keys and values of the map's sizes, the told number of instructions, a text with its zero. A descriptor is new.
+    unsafe {
+        let size = attributes.bytes.len();
+        match libc::syscall(libc::SYS_bpf, command, attributes.bytes.as_ptr(), size) {
+            ..0 => Err(io::Error::last_os_error()),
+            _ if command == MAP_UPDATE_ELEM => Ok(None),
+            fd => Ok(Some(OwnedFd::from_raw_fd(fd as RawFd))),
+        }
+    }
 }
 
-/// For commands that make a descriptor.
 fn bpf_fd(command: i32, attributes: &Attributes<'_>) -> io::Result<OwnedFd> {
-    let fd = bpf(command, attributes)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    bpf(command, attributes)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> [u8; 8] {
@@ -123,14 +128,15 @@ pub fn all_of_localhost(listener: impl AsFd) -> io::Result<OwnedFd> {
     // type, key_size, value_size, max_entries
     let map = Attributes::new().word(0, SOCKMAP).word(4, 4).word(8, 8).word(12, 1);
     let map = bpf_fd(MAP_CREATE, &map)?;
-    let (key, value) = (0u32, u64::try_from(listener.as_fd().as_raw_fd()).unwrap_or(u64::MAX));
+    let key = 0u32.to_ne_bytes();
+    let value = u64::try_from(listener.as_fd().as_raw_fd()).unwrap_or(u64::MAX).to_ne_bytes();
     let update = Attributes::new().fd(0, map.as_raw_fd()).address(8, &key).address(16, &value);
     bpf(MAP_UPDATE_ELEM, &update)?;
     let code = program(map.as_raw_fd());
     let count = u32::try_from(code.len() / 8).unwrap_or(0);
     // prog_type, insn_cnt, insns, license, …, expected_attach_type
     let load = Attributes::new().word(0, PROGRAM).word(4, count).address(8, code.as_slice());
-    let load = load.address(16, LICENSE).word(68, ATTACH);
+    let load = load.address(16, LICENSE.to_bytes_with_nul()).word(68, ATTACH);
     let program = bpf_fd(PROG_LOAD, &load)?;
     let namespace = File::open("/proc/thread-self/ns/net")?;
     let link = Attributes::new().fd(0, program.as_raw_fd()).fd(4, namespace.as_raw_fd()).word(8, ATTACH);
