@@ -20,6 +20,8 @@ const TABLES: &[(&str, fn(&Stack) -> String)] = &[
     ("icmp", |s| raw(s, Family::V4, true)),
     ("icmp6", |s| raw(s, Family::V6, true)),
     ("if_inet6", inet6),
+    ("igmp", igmp),
+    ("igmp6", igmp6),
     ("ipv6_route", routes6),
     // Its rows are those of the sandbox, not of a stack: see `Table::read`.
     ("netlink", |_| String::new()),
@@ -237,6 +239,70 @@ fn inet6(stack: &Stack) -> String {
                     i.name
                 );
             }
+        }
+    }
+    out
+}
+
+/// Groups with how many are in them, newest first: those of sockets, then those that every interface is in.
+fn groups(stack: &Stack, i: &Interface, own: &[IpAddr]) -> Vec<(IpAddr, usize)> {
+    let mut list: Vec<(IpAddr, usize)> = Vec::new();
+    let joined = stack.udp_sockets().into_iter().flat_map(|s| s.memberships());
+    let of_sockets = joined.filter(|(_, device)| *device == i.index).map(|(group, _)| group);
+    for group in own.iter().copied().chain(of_sockets) {
+        match list.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, users)) => *users += 1,
+            None => list.push((group, 1)),
+        }
+    }
+    list.reverse();
+    list
+}
+
+fn igmp(stack: &Stack) -> String {
+    let mut out = String::from("Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n");
+    for i in stack.interfaces.list().iter().filter(|i| i.up) {
+        let mut list = groups(stack, i, &[IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1))]);
+        list.retain(|(group, _)| group.is_ipv4());
+        let _ = writeln!(out, "{}\t{:<10}: {:5}      V3", i.index, i.name, list.len());
+        for (group, users) in list {
+            let IpAddr::V4(group) = group else { continue };
+            let number = u32::from_ne_bytes(group.octets());
+            let _ = writeln!(out, "\t\t\t\t{number:08X} {users:5} 0:00000000\t\t0");
+        }
+    }
+    out
+}
+
+fn igmp6(stack: &Stack) -> String {
+    const LOADED: u32 = 4;
+    const NOT_REPORTED: u32 = 8;
+    let all = [1u16, 2].map(|scope| Ipv6Addr::new(0xff00 | scope, 0, 0, 0, 0, 0, 0, 1));
+    let mut out = String::new();
+    for i in stack.interfaces.list().iter().filter(|i| i.up) {
+        let mut own = all.map(IpAddr::V6).to_vec();
+        // Who asks for the neighbour behind an address asks its solicited-node group.
+        let solicited = i.addrs.iter().filter(|_| !i.loopback).filter_map(|a| match a.ip {
+            IpAddr::V6(ip) => {
+                let [.., high, low] = ip.segments();
+                Some(IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low)))
+            }
+            IpAddr::V4(_) => None,
+        });
+        own.extend(solicited);
+        for (group, users) in groups(stack, i, &own) {
+            let IpAddr::V6(group) = group else { continue };
+            // Groups of the interface alone are known to no link.
+            let loaded = if group.segments()[0] & 15 > 1 { LOADED } else { 0 };
+            let silent = if loaded == 0 || all.contains(&group) { NOT_REPORTED } else { 0 };
+            let _ = writeln!(
+                out,
+                "{:<4} {:<15} {} {users:5} {:08X} 0",
+                i.index,
+                i.name,
+                hex6(group),
+                loaded | silent
+            );
         }
     }
     out

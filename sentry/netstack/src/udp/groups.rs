@@ -138,6 +138,11 @@ impl UdpSocket {
         }
     }
 
+    /// The groups it has joined and their interfaces, oldest first.
+    pub fn memberships(&self) -> Vec<(IpAddr, u32)> {
+        self.lock().own.groups.iter().map(|g| (g.group, g.device)).collect()
+    }
+
     pub(crate) fn joined(&self, group: IpAddr, device: u32) -> bool {
         self.lock().own.groups.iter().any(|g| (g.group, g.device) == (group, device))
     }

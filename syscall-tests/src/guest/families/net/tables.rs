@@ -127,6 +127,36 @@ fn counters() {
     claim("no room", lost > 0 && lost == column("snmp", "Udp: ", "InErrors"));
 }
 
+/// Who is in which group.
+fn members() {
+    let show = |label: &str| {
+        for table in ["igmp", "igmp6"] {
+            say!("{label} {table}");
+            let text = read(table);
+            text.lines().for_each(|l| say!("{}", l.trim()));
+        }
+    };
+    show("before");
+    let four = [[224, 1, 2, 3].as_slice(), &[0; 4], &1u32.to_ne_bytes()].concat();
+    let six = |scope: u8| {
+        let mut raw = vec![0xff, scope];
+        raw.extend([0; 12]);
+        raw.extend([1, 0x14, 1, 0, 0, 0]);
+        raw
+    };
+    let (a, b, c) = (udp(V4), udp(V4), udp(V6));
+    must("join", set_bytes(a, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &four));
+    must("join", set_bytes(b, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &four));
+    for scope in [1, 2, 5] {
+        must("join", set_bytes(c, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &six(scope)));
+    }
+    show("with");
+    for fd in [a, b, c] {
+        close(fd);
+    }
+    show("after");
+}
+
 fn tcp_states(net: Net) {
     let table = if net == V4 { "tcp" } else { "tcp6" };
     let (l, at) = listener(net);
@@ -240,6 +270,7 @@ fn sockets_counted() {
 
 pub const CASES: &[Case] = &[
     case("read/net_heads", "", heads),
+    case("read/net_groups", "setsockopt", members),
     case("read/net_counters", "sendto connect", counters),
     case("read/net_tcp", "listen connect", || tcp_states(V4)),
     case("read/net_tcp6", "listen connect", || tcp_states(V6)),
