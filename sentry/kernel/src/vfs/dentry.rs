@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// How many dentries one file system's cache keeps that nobody uses.
-const CACHE_LIMIT: usize = 16 * 1024;
+const CACHE_LIMIT: usize = 32 * 1024;
 
 const UNHASHED: u8 = 1;
 const USED: u8 = 2;
