@@ -212,7 +212,12 @@ impl SystrapContext {
             self.write_record(&systrap.stub, place);
         }
         let tid = match systrap.stub.clone_with_context(place, block.raw_fd(), block.offset(), selector) {
-            Ok(tid) => tid,
+            Ok(tid) => {
+                if selector.is_some() {
+                    systrap.low_mapped.store(true, Relaxed);
+                }
+                tid
+            }
             Err(e) => {
                 // The place may be mapped or not; it is unmapped now, or the process is gone.
                 if matches!(e, PlatformError::Dead) || systrap.stub.unmap_context(place).is_ok() {

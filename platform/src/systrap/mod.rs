@@ -131,6 +131,7 @@ impl Platform for SystrapPlatform {
         Ok(Arc::new(SystrapSpace {
             patches,
             patched: AtomicBool::new(false),
+            low_mapped: AtomicBool::new(false),
             calls: Calls::default(),
             hot: Mutex::default(),
             stub,
@@ -211,6 +212,8 @@ pub(crate) struct SystrapSpace {
     patches: Option<Mutex<Shared>>,
     /// There have been patches.
     patched: AtomicBool,
+    /// The low place shows the command page.
+    low_mapped: AtomicBool,
     pub(crate) calls: Calls,
     hot: Mutex<Counts>,
 }
@@ -247,7 +250,8 @@ impl SystrapSpace {
                 shared.low = Low::Ours;
                 Some(Selector { map: true })
             }
-            Low::Ours => Some(Selector { map: false }),
+            // The thread that is to map it may not have come to it.
+            Low::Ours => Some(Selector { map: !self.low_mapped.load(Relaxed) }),
             Low::Guests => {
                 drop(shared);
                 self.never_patch();
@@ -282,6 +286,9 @@ impl SystrapSpace {
                     MapChange::Map { .. } => Low::Guests,
                     MapChange::Protect(..) => shared.low,
                 };
+                if !matches!(shared.low, Low::Ours) {
+                    self.low_mapped.store(false, Relaxed);
+                }
             }
         }
         let gone = shared.patches.make_way(&self.stub, changes)?;

@@ -326,8 +326,9 @@ fn blocked_writer(net: Net) {
         }
         got += n;
     }
+    let ended = wait(child);
     claim("all", got == sent);
-    say!("{}", wait(child));
+    say!("{ended}");
     sys!(fcntl, c, libc::F_SETFL, libc::O_RDWR);
     let mut all = 0;
     let child = fork(|| {
