@@ -272,7 +272,7 @@ impl Place {
         std::fs::write(www.join("f"), [b'x'; 1024]).map_err(|e| e.to_string())?;
         let own = if self.runtime.is_some() { PathBuf::from("/tmp/nginx") } else { self.work.join("nginx") };
         let configuration = format!(
-            "worker_processes 1; daemon off; pid {0}.pid; error_log /dev/null; user root; events {{ worker_connections 1024; }} \
+            "worker_processes 1; master_process off; daemon off; pid {0}.pid; error_log /dev/null; user root; events {{ worker_connections 1024; }} \
              http {{ access_log off; client_body_temp_path {0}.1; proxy_temp_path {0}.2; fastcgi_temp_path {0}.3; \
              uwsgi_temp_path {0}.4; scgi_temp_path {0}.5; server {{ listen 8080; root {1}; }} }}",
             own.display(),
