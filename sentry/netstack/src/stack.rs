@@ -34,6 +34,17 @@ pub struct BindOptions {
 }
 
 impl BindOptions {
+    /// Nothing special is asked for.
+    pub const PLAIN: BindOptions = BindOptions {
+        reuse_addr: false,
+        reuse_port: false,
+        v6only: false,
+        device: 0,
+        uid: 0,
+        any_address: false,
+        ports: (0, 0),
+    };
+
     /// The ports to choose from, within those of the stack.
     pub(crate) fn range(&self, (first, last): (u16, u16)) -> (u16, u16) {
         let low = if self.ports.0 == 0 { first } else { self.ports.0.clamp(first, last) };

@@ -76,15 +76,7 @@ fn read_frames(mut from: UnixStream, to: &Sender<(u8, Vec<u8>)>) {
     }
 }
 
-const O: BindOptions = BindOptions {
-    reuse_addr: false,
-    reuse_port: false,
-    v6only: false,
-    device: 0,
-    uid: 0,
-    any_address: false,
-    ports: (0, 0),
-};
+const O: BindOptions = BindOptions::PLAIN;
 
 struct World {
     peer: Child,

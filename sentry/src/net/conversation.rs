@@ -110,6 +110,7 @@ impl Conversation {
         }
         Ok(())
     }
+
     /// Carries a piece from the stack to the host; whether there may be another one that the host takes.
     fn guest_to_host(&mut self) -> std::io::Result<bool> {
         if self.to_host.is_empty() && !self.guest_done {

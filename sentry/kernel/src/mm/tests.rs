@@ -9,6 +9,16 @@ use std::collections::BTreeMap;
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 const P: u64 = PAGE_SIZE;
 
+/// Numbers below the one given, the same for the same seed.
+fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
+    move |n| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % n
+    }
+}
+
 fn new_mm() -> Arc<Mm> {
     let platform: Arc<dyn Platform> = MockPlatform::new(|_| Step::Trap(Trap::Dead));
     Mm::on_platform(&platform, &MemoryFile::new().unwrap(), Arc::new(super::hot::HotPages::new()), 0).unwrap()
@@ -219,13 +229,7 @@ fn brk_moves() {
 /// What searches have learnt changes nothing of where mappings go.
 #[test]
 fn searches_from_the_top_and_what_they_know() {
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    let mut rand = move |n: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % n
-    };
+    let mut rand = numbers(0x2545_f491_4f6c_dd1d);
     let mut spaces = vec![(new_mm(), Vec::<(u64, u64)>::new())];
     for step in 0..4000 {
         if step % 1000 == 999 {
@@ -263,13 +267,7 @@ fn searches_from_the_top_and_what_they_know() {
 /// Random calls, compared with a map from page to (rights, first byte), through the guest's side and ours.
 #[test]
 fn random_calls_against_a_model() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut rand = move |n: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % n
-    };
+    let mut rand = numbers(0x9e37_79b9_7f4a_7c15);
     const BASE: u64 = 0x1000_0000;
     const PAGES: u64 = 1600;
     type Model = BTreeMap<u64, (Prot, u8)>;

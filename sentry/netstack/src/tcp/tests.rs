@@ -15,15 +15,7 @@ fn at(ip: &str, port: u16) -> Endpoint {
     Endpoint::new(ip.parse().unwrap(), port)
 }
 
-const O: BindOptions = BindOptions {
-    reuse_addr: false,
-    reuse_port: false,
-    v6only: false,
-    device: 0,
-    uid: 0,
-    any_address: false,
-    ports: (0, 0),
-};
+const O: BindOptions = BindOptions::PLAIN;
 
 #[test]
 fn connect_accept_talk_close() {

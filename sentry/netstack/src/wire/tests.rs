@@ -19,15 +19,7 @@ struct Host {
     index: u32,
 }
 
-const O: BindOptions = BindOptions {
-    reuse_addr: false,
-    reuse_port: false,
-    v6only: false,
-    device: 0,
-    uid: 0,
-    any_address: false,
-    ports: (0, 0),
-};
+const O: BindOptions = BindOptions::PLAIN;
 
 fn hosts() -> (Vec<Host>, PairLink, Arc<TestEnv>) {
     let env = Arc::new(TestEnv::default());
