@@ -102,6 +102,7 @@ pub fn seccomp_rules(openat2: bool) -> Vec<Rule> {
         allow(libc::SYS_mremap, "large buffers grow"),
         allow(libc::SYS_madvise, "memory is given back"),
         allow(libc::SYS_brk, "memory"),
+        allow(libc::SYS_sched_setaffinity, "a thread runs where the sentry waits for it").eq(0, 0),
         allow(libc::SYS_futex, "locks between the channels' threads"),
         allow(libc::SYS_getrandom, "the allocator's start"),
         allow(libc::SYS_write, "the log"),

@@ -92,7 +92,7 @@ impl Client {
     fn call<T: Body>(&mut self, op: Op, body: T, tail: impl FnOnce(&mut Writer)) -> Result<Reply, Errno> {
         self.sequence += 1;
         let mut writer = std::mem::take(&mut self.writer);
-        writer.request(op, self.sequence, &body);
+        writer.request(op, self.sequence, gofer_protocol::ANY_CPU, &body);
         tail(&mut writer);
         let (message, donated) = self.exchange(writer.message());
         self.writer = writer;

@@ -122,9 +122,15 @@ impl Writer {
     }
 
     /// Starts a request.
-    pub fn request<T: IntoBytes + Immutable>(&mut self, op: Op, sequence: u32, body: &T) -> &mut Writer {
+    pub fn request<T: IntoBytes + Immutable>(
+        &mut self,
+        op: Op,
+        sequence: u32,
+        cpu: u32,
+        body: &T,
+    ) -> &mut Writer {
         self.buffer.clear();
-        self.put(&RequestHeader { op: op as u32, sequence }).put(body)
+        self.put(&RequestHeader { op: op as u32, sequence, cpu }).put(body)
     }
 
     /// Starts a successful reply; [`Writer::fail`] turns it into an error later if need be.
@@ -236,7 +242,7 @@ mod tests {
     fn round_trip() {
         let mut writer = Writer::new();
         let body = Create { node: Node::child(7, 0), mode: 0o644, uid: 1, gid: 2, flags: 0 };
-        writer.request(Op::Create, 9, &body).put_name(b"file");
+        writer.request(Op::Create, 9, ANY_CPU, &body).put_name(b"file");
         let mut reader = Reader::new(writer.message());
         let header: RequestHeader = reader.get().expect("header");
         assert_eq!((Op::try_from(header.op), header.sequence), (Ok(Op::Create), 9));

@@ -82,7 +82,12 @@ operations! {
 pub struct RequestHeader {
     pub op: u32,
     pub sequence: u32,
+    /// The processor on which the sender waits for the reply, or [`ANY_CPU`]. A wish: it is free then, while another one may be asleep.
+    pub cpu: u32,
 }
+
+/// No processor.
+pub const ANY_CPU: u32 = u32::MAX;
 
 /// In front of every reply. `errno` is Linux's number, 0 for success.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -249,6 +249,12 @@ pub fn affinity(tid: Pid) -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
+/// The processor the calling thread is on, if the host tells.
+pub fn current_cpu() -> Option<u32> {
+    // SAFETY: no preconditions.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// Restricts a thread to these processors.
 pub fn set_affinity(tid: Pid, cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();

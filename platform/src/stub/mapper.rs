@@ -48,8 +48,8 @@ pub(super) struct Mapper {
     slot: Slot,
     pid: AtomicI32,
     dead: AtomicBool,
-    /// Held during a batch. The processor the thread is bound to, -1 before the first time.
-    lock: Mutex<i32>,
+    /// Held during a batch. The processor the thread is bound to.
+    lock: Mutex<Option<u32>>,
 }
 
 /// How long the sentry sleeps before it looks whether the process still lives.
@@ -59,7 +59,7 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 
 impl Mapper {
     pub(super) fn new(slot: Slot) -> Mapper {
-        Mapper { slot, pid: AtomicI32::new(0), dead: AtomicBool::new(false), lock: Mutex::new(-1) }
+        Mapper { slot, pid: AtomicI32::new(0), dead: AtomicBool::new(false), lock: Mutex::new(None) }
     }
 
     pub(super) fn slot(&self) -> &Slot {
@@ -104,16 +104,14 @@ impl Mapper {
 
     /// Binds the thread to the caller's processor. The caller is about to sleep until the batch is done, so this one is free, while
     /// waking another, idle processor can take longer than all the rest.
-    fn come_here(&self, bound: &mut i32) {
-        // SAFETY: no preconditions.
-        let here = unsafe { libc::sched_getcpu() };
+    fn come_here(&self, bound: &mut Option<u32>) {
         let pid = self.pid();
-        if here >= 0
-            && here != *bound
+        if let Some(here) = hostsys::process::current_cpu()
+            && *bound != Some(here)
             && pid != 0
             && hostsys::process::set_affinity(pid, &[here as usize]).is_ok()
         {
-            *bound = here;
+            *bound = Some(here);
         }
     }
 

@@ -7,6 +7,7 @@ use super::handoff::{self, Adapt, Answer};
 use super::patches::Patches;
 use super::pool::HostThread;
 use super::site::{GO_ON, Kind};
+use super::turn::Turn;
 use super::waiting;
 use crate::stub::layout::{CTX_REST, CTX_SIZE, CTX_STACK, CTX_TID, STATE_EXIT, reg};
 use crate::stub::{self, FastText};
@@ -108,6 +109,7 @@ struct SystrapInterrupt {
     block: AtomicU64,
     /// The host thread was told to sleep.
     rests: AtomicBool,
+    turn: Arc<Turn>,
 }
 
 /// No block.
@@ -134,9 +136,11 @@ impl Interrupt for SystrapInterrupt {
             // Blocked while the thread is in the handler, so it comes when guest code runs, not before.
             let _ = signals::tgkill(self.tgid.load(SeqCst), tid, INTERRUPT);
         }
+        self.turn.leave();
     }
 
     fn rest(&self) {
+        self.turn.give_up();
         let block = self.block.load(Relaxed);
         if block != NONE && handoff::rest(&self.file, block, self.cpus) {
             self.rests.store(true, Relaxed);
@@ -158,6 +162,7 @@ impl SystrapContext {
             cpus,
             block: AtomicU64::new(NONE),
             rests: AtomicBool::new(false),
+            turn: Arc::default(),
         };
         SystrapContext {
             file,
@@ -284,7 +289,7 @@ impl SystrapContext {
             }
             look = true;
             let interrupted = || interrupt.pending.load(Relaxed);
-            match handoff::run(block, stub, &mut self.adapt, self.cpus, &interrupted) {
+            match handoff::run(block, stub, &mut self.adapt, &interrupt.turn, self.cpus, &interrupted) {
                 Answer::Dead => return Err(PlatformError::Dead),
                 Answer::Call => {
                     *regs = waiting::registers(block);
@@ -404,6 +409,7 @@ impl SystrapContext {
     /// There is no host thread any more.
     fn left(&self) {
         self.stopped();
+        self.interrupt.turn.give_up();
         self.interrupt.block.store(NONE, Relaxed);
     }
 }

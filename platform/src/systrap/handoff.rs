@@ -1,6 +1,7 @@
 //! The hand-off between sentry and stub over one word: who spins, who sleeps, and how it is noticed that nobody will answer.
 
 use super::blocks::{ContextBlock, ContextFile};
+use super::turn::{Turn, Use};
 use crate::load;
 use crate::stub::StubSpace;
 use crate::stub::layout::{
@@ -8,9 +9,9 @@ use crate::stub::layout::{
     CTX_TID, STATE_BUSY, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
 };
 use hostsys::futex;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Guest threads that run guest code now, over all sandboxes of this process.
@@ -61,6 +62,7 @@ fn stopped(block: &ContextBlock, state: u32) -> Option<Answer> {
 #[derive(Default)]
 pub(super) struct Adapt {
     score: u8,
+    turns: Use,
 }
 
 impl Adapt {
@@ -95,12 +97,25 @@ pub(super) fn run(
     block: &ContextBlock,
     stub: &StubSpace,
     adapt: &mut Adapt,
+    turn: &Arc<Turn>,
     cpus: usize,
     interrupted: &dyn Fn() -> bool,
 ) -> Answer {
     let state = block.word(CTX_STATE);
     // One core for each guest thread with work and one for whoever spins for it: otherwise spinners take the guests' time.
-    let room = (RUNNING.fetch_add(1, Relaxed) + 1).max(load::wanting()) < cpus;
+    // With less room only those may spin whose turn it is.
+    let room = RUNNING.load(Relaxed).max(load::wanting().saturating_sub(1)) + 1 < cpus || {
+        let mut rested = false;
+        let mine = adapt.turns.may_spin(turn, cpus, adapt.score >= PAYS, || {
+            rested = true;
+            block.word(CTX_REST).store(1, Relaxed);
+        });
+        if rested {
+            block.word(CTX_REST).store(0, Relaxed);
+        }
+        mine
+    };
+    RUNNING.fetch_add(1, Relaxed);
     let here = this_cpu();
     // Only what changes is written: the line travels between cores.
     let set = |off: usize, value: u32| {
@@ -121,7 +136,7 @@ pub(super) fn run(
     let apart = block.word(CTX_CPU).load(Relaxed) != here;
     let mut answer = None;
     if room && apart && adapt.score >= PAYS {
-        let crowded = || load::wanting() >= cpus;
+        let crowded = || load::wanting() >= cpus && !turn.try_take(cpus);
         answer = spin(block, if asleep { SHORT + WAKE } else { SHORT }, &crowded);
         if answer.is_some() {
             adapt.raise();
@@ -130,6 +145,7 @@ pub(super) fn run(
         }
     }
     let answer = answer.unwrap_or_else(|| {
+        turn.give_up();
         let start = Instant::now();
         let answer = sleep(block, stub, interrupted);
         // A wake-up takes time by itself, so what was slept over may still have been short.

@@ -20,6 +20,7 @@ mod patches;
 mod pool;
 mod rules;
 mod site;
+mod turn;
 mod waiting;
 
 pub use rules::seccomp_rules;

@@ -8,8 +8,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use abi::{Errno, Result};
 use gofer_protocol::codec::{Body, MAX_MESSAGE, Malformed};
-use gofer_protocol::{Op, Reader, ReplyHeader, Writer};
-use platform::hostsys::fd;
+use gofer_protocol::{ANY_CPU, Op, Reader, ReplyHeader, Writer};
+use platform::hostsys::{fd, process};
 
 #[derive(Debug)]
 struct Channel {
@@ -33,7 +33,8 @@ impl Channel {
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<(T, Option<OwnedFd>)> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.writer.request(op, self.sequence, body);
+        let cpu = process::current_cpu().unwrap_or(ANY_CPU);
+        self.writer.request(op, self.sequence, cpu, body);
         tail(&mut self.writer);
         fd::send_with_fds(&self.socket, self.writer.message(), &[]).map_err(|_| Errno::EIO)?;
         let (len, mut descriptors) =
