@@ -87,6 +87,11 @@ fn attend(container: &Container, sandbox: &Sandbox, as_job: bool) -> Result<u8> 
                     "the sentry was killed by signal 9; the host has killed {kills} of the container's processes at its \
                      memory limit"
                 ),
+                // Its filter forbids abort(3) to signal itself, and what abort does then is a fault.
+                _ if signal == 11 => tracing::error!(
+                    "the sentry ended by signal 11, as it does when it panics; this is a bug, and --debug-log=FILE shows its \
+                     reason"
+                ),
                 _ => tracing::error!("the sentry was killed by signal {signal}"),
             }
             Ok(128u8.wrapping_add(u8::try_from(signal).unwrap_or(0)))

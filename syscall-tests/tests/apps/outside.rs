@@ -14,7 +14,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 fn run(place: &Place, root: &Path, script: &Path) -> Result<Run, Failed> {
     let scene = place.scene(root, &[], false);
-    let mut bash = Command::new("bash");
+    // Whoever runs the tests may ignore SIGHUP, and a shell cannot undo that.
+    let mut bash = Command::new("env");
+    bash.args(["--default-signal=HUP", "bash"]);
     // Where the sandbox can write as well, and the names are the same for both.
     bash.arg(script).current_dir(scene.work.join("bind"));
     bash.env("RUN", "");

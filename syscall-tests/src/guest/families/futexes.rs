@@ -268,10 +268,9 @@ pub const CASES: &[Case] = &[
         ret("moved", sys!(futex, cond, CMP_REQUEUE_PI, 1, 10, lock, 0));
         say!("waiters {}", w[1].load(Ordering::SeqCst) >> 31);
         let unlocked = sys!(futex, lock, FUTEX_UNLOCK_PI, 0, 0, 0, 0);
-        for c in children {
-            let end = wait(c);
-            say!("{end}");
-        }
+        // What both say comes first.
+        let ends = children.map(wait);
+        ends.iter().for_each(|end| say!("{end}"));
         ret("unlock", unlocked);
         say!("free {}", w[1].load(Ordering::SeqCst));
         let child = waiting();
