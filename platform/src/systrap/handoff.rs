@@ -140,7 +140,7 @@ pub(super) fn run(
         answer = spin(block, if asleep { SHORT + WAKE } else { SHORT }, &crowded);
         if answer.is_some() {
             adapt.raise();
-        } else if !crowded() {
+        } else if load::wanting() < cpus || turn.is_mine() {
             adapt.lower(8);
         }
     }

@@ -194,6 +194,12 @@ mod tests {
     /// The queue is the process's: one test at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
+    /// Nobody loses a turn by being late, for longer than any test takes.
+    fn nobody_is_late() {
+        let later = Instant::now() + Duration::from_secs(60);
+        queue().held.iter_mut().for_each(|(_, since)| *since = later);
+    }
+
     #[test]
     fn one_at_a_time_and_everybody_in_the_end() {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,15 +242,15 @@ mod tests {
         let (holder, other) = (Arc::new(Turn::default()), Arc::new(Turn::default()));
         std::thread::scope(|s| {
             assert!(holder.try_take(2));
+            nobody_is_late();
             let waits = s.spawn(|| other.take(2));
             while !wanted() {
                 std::thread::yield_now();
             }
             other.leave();
-            let had = waits.join().expect("the one that waits");
-            assert!(!had || other.is_mine(), "it left, unless it was its turn before");
+            assert!(!waits.join().expect("the one that waits"), "it was not its turn");
         });
-        other.give_up();
+        assert!(holder.is_mine() && !other.is_mine());
         holder.give_up();
         assert!(queue().held.is_empty() && !wanted());
     }
@@ -262,6 +268,7 @@ mod tests {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (turn, mut used) = (Arc::new(Turn::default()), Use::default());
         assert!(used.may_spin(&turn, 2, true, || panic!("nobody else")));
+        nobody_is_late();
         let other = std::thread::spawn(|| {
             let turn = Arc::new(Turn::default());
             let took = turn.take(2);
@@ -272,11 +279,12 @@ mod tests {
             std::thread::yield_now();
         }
         // It keeps it as long as its time is not over, and gives it up then.
-        let mut rested = false;
+        let (mut rested, began) = (false, Instant::now());
         while !rested && !other.is_finished() {
             used.may_spin(&turn, 2, true, || rested = true);
         }
         assert!(other.join().expect("the other thread"));
+        assert!(began.elapsed() < Duration::from_secs(30), "it was given up, not lost");
         turn.give_up();
         assert!(queue().held.is_empty());
     }
