@@ -11,7 +11,6 @@ use gofer_protocol::{
     Writer,
 };
 use rustix::io::Errno;
-use rustix::thread::CpuSet;
 
 use crate::MountConfig;
 use crate::channel::Workers;
@@ -60,14 +59,8 @@ fn come_to(cpu: u32) {
     if cpu == ANY_CPU || BOUND.replace(cpu) == cpu {
         return;
     }
-    let mut set = CpuSet::new();
-    if let Ok(cpu) = usize::try_from(cpu)
-        && cpu < CpuSet::MAX_CPU
-    {
-        set.set(cpu);
-        // If the sandbox may not use that processor, the thread stays where it is.
-        let _ = rustix::thread::sched_setaffinity(None, &set);
-    }
+    // Where the sandbox may not use that processor, or there is none of that number, the thread stays where it is.
+    let _ = hostsys::process::set_affinity(0, &[cpu as usize]);
 }
 
 /// A descriptor that goes with the reply, or none.
