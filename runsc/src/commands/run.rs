@@ -8,7 +8,7 @@ use sentry::control::protocol::SignalTarget;
 
 use super::{Container, Context, create, delete, start};
 use crate::cli::{Global, RunArgs};
-use crate::sandbox::{Console, Sandbox};
+use crate::sandbox::{Console, Sandbox, ended_by};
 use crate::spec;
 use crate::{cgroup, console};
 
@@ -76,10 +76,6 @@ fn attend(container: &Container, sandbox: &Sandbox, as_job: bool) -> Result<u8> 
     let exit = sandbox.sentry.wait().context("cannot wait for the sandbox")?;
     match exit {
         Exit::Code(code) => Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
-        Exit::Signal(31) => {
-            tracing::error!("the sentry was stopped by its own seccomp filter (SIGSYS); this is a bug");
-            Ok(128 + 31)
-        }
         Exit::Signal(signal) => {
             // Whether this was one of them the host does not tell.
             match cgroup::oom_kills(&container.record.cgroups) {
@@ -87,12 +83,7 @@ fn attend(container: &Container, sandbox: &Sandbox, as_job: bool) -> Result<u8> 
                     "the sentry was killed by signal 9; the host has killed {kills} of the container's processes at its \
                      memory limit"
                 ),
-                // Its filter forbids abort(3) to signal itself, and what abort does then is a fault.
-                _ if signal == 11 => tracing::error!(
-                    "the sentry ended by signal 11, as it does when it panics; this is a bug, and --debug-log=FILE shows its \
-                     reason"
-                ),
-                _ => tracing::error!("the sentry was killed by signal {signal}"),
+                _ => tracing::error!("{}", ended_by("sentry", signal)),
             }
             Ok(128u8.wrapping_add(u8::try_from(signal).unwrap_or(0)))
         }

@@ -509,6 +509,19 @@ fn last_words(talk: &mut Handshake) -> Option<anyhow::Error> {
     }
 }
 
+/// What it means that a signal has ended the sentry or the gofer.
+pub fn ended_by(who: &str, signal: i32) -> String {
+    match signal {
+        // It asked the host for something it may not have.
+        31 => format!("the {who} was stopped by its own seccomp filter (SIGSYS); this is a bug"),
+        // The first process of a PID namespace is deaf to the signal of abort(3), which then makes a fault.
+        6 | 11 => format!(
+            "the {who} ended by signal {signal}, as it does when it panics; this is a bug, and --debug-log=FILE shows its reason"
+        ),
+        _ => format!("the {who} was killed by signal {signal}"),
+    }
+}
+
 /// The child's next message, which must be this one.
 fn expect(talk: &mut Handshake, wanted: FromChild, who: &str, children: &[Child]) -> Result<()> {
     match talk.hear_child() {
@@ -520,11 +533,7 @@ fn expect(talk: &mut Handshake, wanted: FromChild, who: &str, children: &[Child]
         Err(_) => {
             let index = usize::from(who == "sentry");
             match children.get(index).and_then(|child| child.wait().ok()) {
-                // SIGSYS: the process asked the host for something it may not have.
-                Some(Exit::Signal(31)) => {
-                    bail!("the {who} was stopped by its own seccomp filter (SIGSYS); this is a bug")
-                }
-                Some(Exit::Signal(signal)) => bail!("the {who} was killed by signal {signal}"),
+                Some(Exit::Signal(signal)) => bail!(ended_by(who, signal)),
                 Some(Exit::Code(code)) => bail!("the {who} ended with status {code}"),
                 None => bail!("the {who} is gone"),
             }
