@@ -36,7 +36,6 @@ pub const NAMES: &[&str] = &[
     "ptrace request",
     "ptrace: hardware breakpoints",
     "raw sockets of IPv6 that make the header",
-    "rseq: CPU numbers and aborts",
     "rtnetlink message",
     "seccomp user notification",
     "sending by packet sockets",

@@ -24,8 +24,6 @@ const AT_CLKTCK: u64 = 17;
 const AT_SECURE: u64 = 23;
 const AT_RANDOM: u64 = 25;
 const AT_HWCAP2: u64 = 26;
-const AT_RSEQ_FEATURE_SIZE: u64 = 27;
-const AT_RSEQ_ALIGN: u64 = 28;
 const AT_EXECFN: u64 = 31;
 const AT_SYSINFO_EHDR: u64 = 33;
 const AT_MINSIGSTKSZ: u64 = 51;
@@ -118,8 +116,6 @@ pub(super) fn build(
         (AT_HWCAP2, if fsgsbase { HWCAP2_FSGSBASE } else { 0 }),
         (AT_EXECFN, execfn_at),
         (AT_PLATFORM, platform_at),
-        (AT_RSEQ_FEATURE_SIZE, 28),
-        (AT_RSEQ_ALIGN, 32),
         (0, 0),
     ]);
     let words = 1 + arg_at.len() + 1 + env_at.len() + 1 + auxv.len() * 2;

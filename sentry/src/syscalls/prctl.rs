@@ -1,11 +1,11 @@
-//! prctl(2), arch_prctl(2), rseq(2).
+//! prctl(2), arch_prctl(2).
 
 use super::seccomp;
 use crate::Current;
 use abi::signal::Signal;
 use abi::{Errno, Result};
 use kernel::creds::CapSet;
-use kernel::task::{RseqArea, securebits};
+use kernel::task::securebits;
 use kernel::uaccess::{UserCStr, UserPtr};
 use kernel::{SysResult, gap};
 use std::sync::atomic::Ordering;
@@ -379,57 +379,4 @@ pub fn arch_prctl(t: &mut Current<'_>, code: i32, addr: u64) -> SysResult {
         }
         _ => Err(Errno::EINVAL.into()),
     }
-}
-
-/// rseq(2). The area is registered, but its CPU number stays "not initialised": the sentry does not see when the
-/// host moves or preempts a guest thread, so it could not abort critical sections, and programs must take their
-/// other way, which this number makes them do.
-pub fn rseq(t: &mut Current<'_>, addr: u64, len: u32, flags: i32, signature: u32) -> SysResult {
-    const UNREGISTER: i32 = 1;
-    const SIZE: u32 = 32;
-    let old = t.attrs.lock().rseq;
-    if flags & UNREGISTER != 0 {
-        if flags != UNREGISTER {
-            return Err(Errno::EINVAL.into());
-        }
-        let Some(r) = old.filter(|r| r.addr == addr && addr != 0) else {
-            return Err(Errno::EINVAL.into());
-        };
-        if r.len != len {
-            return Err(Errno::EINVAL.into());
-        }
-        if r.signature != signature {
-            return Err(Errno::EPERM.into());
-        }
-        write_cpu_ids(t, addr, 0, u32::MAX)?;
-        t.attrs.lock().rseq = None;
-        return Ok(0);
-    }
-    if flags != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if let Some(r) = old {
-        return Err(if r.addr != addr || r.len != len {
-            Errno::EINVAL
-        } else if r.signature != signature {
-            Errno::EPERM
-        } else {
-            Errno::EBUSY
-        }
-        .into());
-    }
-    if len < SIZE || addr % u64::from(SIZE) != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if addr.checked_add(u64::from(len)).is_none_or(|end| end > kernel::mm::TASK_SIZE) {
-        return Err(Errno::EFAULT.into());
-    }
-    gap!(t.kernel(), "rseq: CPU numbers and aborts");
-    write_cpu_ids(t, addr, 0, u32::MAX)?;
-    t.attrs.lock().rseq = Some(RseqArea { addr, len, signature });
-    Ok(0)
-}
-
-fn write_cpu_ids(t: &Current<'_>, addr: u64, start: u32, id: u32) -> Result<()> {
-    UserPtr::<[u32; 2]>::new(addr).write(&t.mm(), &[start, id])
 }

@@ -52,6 +52,7 @@ refused! {
     320 kexec_file_load EPERM "another kernel cannot be started; as with kexec_load_disabled";
     321 bpf EPERM "programs in the kernel are not for guests; as with unprivileged_bpf_disabled and lockdown";
     323 userfaultfd ENOSYS "as without CONFIG_USERFAULTFD";
+    334 rseq ENOSYS "the sentry does not see when the host preempts a guest thread, so it could not abort critical sections; as without CONFIG_RSEQ";
     425 io_uring_setup EPERM "as with io_uring_disabled=2";
     426 io_uring_enter EBADF "no descriptor is a ring";
     427 io_uring_register EBADF "no descriptor is a ring";

@@ -364,7 +364,6 @@ syscalls! {
     331 => pkey_free(pkey: i32) in memory;
     332 => statx(dir: Fd, path: UserCStr, flags: u32, mask: u32, out: UserPtr<Statx>) in stat;
     333 => io_pgetevents(id: u64, least: i64, most: i64, out: UserPtr<IoEvent>, timeout: UserPtr<Timespec>, mask: UserPtr<[u64; 2]>) in aio;
-    334 => rseq(addr: u64, len: u32, flags: i32, signature: u32) in prctl;
     424 => pidfd_send_signal(fd: Fd, signal: i32, info: UserPtr<SigInfo>, flags: u32) in pidfd;
     428 => open_tree(dir: Fd, path: UserCStr, flags: u32) in mount_fd;
     429 => move_mount(from_dir: Fd, from: UserCStr, to_dir: Fd, to: UserCStr, flags: u32) in mount_fd;

@@ -184,10 +184,8 @@ impl Task {
         let sched = self.sched.lock().fork();
         *child.sched.lock() = sched;
         let mine = self.attrs.lock().clone();
-        // A registration of rseq stays only with a copy of the memory (rseq(2)).
-        let rseq = if flags.contains(CloneFlags::VM) { None } else { mine.rseq };
         *child.attrs.lock() =
-            Attributes { parent_death_signal: 0, default_timer_slack: mine.timer_slack, rseq, ..mine };
+            Attributes { parent_death_signal: 0, default_timer_slack: mine.timer_slack, ..mine };
         child.set_seccomp(self.seccomp());
         // The alternate stack stays unless memory is shared without vfork (sigaltstack(2)).
         if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {

@@ -87,7 +87,6 @@ impl Task {
         self.set_restart(super::RestartBlock::None);
         {
             let mut a = self.attrs.lock();
-            a.rseq = None;
             if new.secure {
                 a.parent_death_signal = 0;
                 a.personality &= !PER_CLEAR_ON_SETID;

@@ -144,7 +144,7 @@ pub const fn no_altstack() -> StackT {
     StackT { sp: 0, flags: ss::DISABLE, pad: 0, size: 0 }
 }
 
-/// Attributes that prctl(2), personality(2), rseq(2) keep for a task.
+/// Attributes that prctl(2), personality(2) keep for a task.
 #[derive(Clone, Debug)]
 pub struct Attributes {
     pub personality: u32,
@@ -158,7 +158,6 @@ pub struct Attributes {
     pub io_flusher: bool,
     pub thp_disable: bool,
     pub io_priority: i32,
-    pub rseq: Option<RseqArea>,
 }
 
 impl Default for Attributes {
@@ -173,17 +172,8 @@ impl Default for Attributes {
             io_flusher: false,
             thp_disable: false,
             io_priority: 0,
-            rseq: None,
         }
     }
-}
-
-/// A registration of rseq(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RseqArea {
-    pub addr: u64,
-    pub len: u32,
-    pub signature: u32,
 }
 
 /// How `restart_syscall(2)` goes on with an interrupted call.

@@ -43,19 +43,6 @@ pub const CASES: &[Case] = &[
         ret("insecure and random", sys!(getrandom, &mut b, 16, 6));
         ret("bad pointer", sys!(getrandom, NOWHERE, 16, 0));
     }),
-    case("rseq/registration", "", || {
-        // The C library has registered the thread already; a second area is refused.
-        #[repr(C, align(32))]
-        struct Area([u32; 8]);
-        let area = Area([0; 8]);
-        ret("second area", sys!(rseq, &area, 32, 0, 0x5305_3053));
-        ret("bad flags", sys!(rseq, &area, 32, 0x10, 0x5305_3053));
-        let thread = std::thread::spawn(|| {
-            let area = Area([0; 8]);
-            ret("unaligned", sys!(rseq, &area as *const Area as usize + 4, 32, 0, 0x5305_3053));
-        });
-        let _ = thread.join();
-    }),
     case("mount/tmpfs_and_umount", "umount2 statfs", || {
         with_mounts(|| {
             sys!(mkdir, c"m", 0o755);
