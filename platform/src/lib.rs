@@ -22,7 +22,9 @@ pub use fpu::FpuState;
 pub use hostsys;
 pub use hostsys::clock;
 pub use hostsys::machine::Machine;
-pub use hostsys::{Account, AllocOpts, Block, Fault, FileRange, HostFile, MemoryFile, NoMemory, PAGE};
+pub use hostsys::{
+    Account, AllocOpts, Block, Fault, FileRange, HostFile, MemoryFile, NoMemory, PAGE, Trimmer,
+};
 pub use registers::Registers;
 pub use stub::{ClockCode, remember_vdso};
 

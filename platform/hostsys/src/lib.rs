@@ -35,4 +35,4 @@ pub use account::Account;
 pub use block::Block;
 pub use fault::Fault;
 pub use hostfile::{AllocateMode, HostFile};
-pub use memfile::{AllocOpts, FileRange, MemoryFile, NoMemory, PAGE};
+pub use memfile::{AllocOpts, FileRange, MemoryFile, NoMemory, PAGE, Trimmer};

@@ -2,8 +2,9 @@
 //!
 //! Ranges of pages are handed out zeroed and counted by references (copy-on-write after fork shares them). The counts
 //! are kept in an interval map: neighbouring pages with equal counts are one entry, however many they are.
-//! Freed pages are returned to the host by punching holes, in batches; a small pool of freed but unpunched
-//! pages serves small requests, because zeroing a page that is there is cheaper than a hole and a fault.
+//! Freed pages are returned to the host by punching holes, in batches; a pool of freed but unpunched pages serves what
+//! is used at once, because zeroing a page that is there is cheaper than a hole and a fault. Whoever has given the file
+//! a [`Trimmer`] is told when the pool is worth a look, and trims it once nobody uses it any more.
 //!
 //! Not here: which guest address shows which range (the kernel's memory manager).
 
@@ -12,14 +13,17 @@ use crate::block::Block;
 use crate::hostfile::{AllocateMode, CHUNK, HostFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The page size of x86-64.
 pub const PAGE: u64 = 4096;
 /// The file grows in steps of this size.
 const GROW: u64 = CHUNK;
-/// Freed bytes that may wait unpunched.
-const DIRTY_MAX: u64 = 2 << 20;
+/// Freed bytes that may wait unpunched for any time.
+const DIRTY_KEPT: u64 = 2 << 20;
+/// Freed bytes that may wait unpunched while they are used again and again; a part of the limit if there is one.
+const DIRTY_MAX: u64 = 32 << 20;
+const DIRTY_SHARE: u64 = 16;
 /// Freed pieces that may wait unpunched.
 const DIRTY_MAX_PIECES: usize = 256;
 /// Requests up to this size are served from the unpunched pool if they are overwritten at once.
@@ -27,6 +31,7 @@ const DIRTY_REQUEST: u64 = 64 << 10;
 /// Requests up to this size are served from it in any case, zeroed.
 const DIRTY_ZEROED: u64 = PAGE;
 const HUGE: u64 = 2 << 20;
+static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
 
 /// Bytes `start..end` of the memory file; both page-aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +61,8 @@ pub struct AllocOpts {
     pub huge: bool,
     /// The caller writes every byte before anybody else sees the range, so it need not be zeroed.
     pub overwritten: bool,
+    /// Every page will be used soon: the host makes them now, which costs half of what a fault for each costs.
+    pub soon: bool,
     /// The account that is charged until the pages are freed, whoever shares them meanwhile; 0 for none.
     pub account: u32,
     /// By how many bytes the account's limit may be exceeded.
@@ -73,11 +80,23 @@ pub enum NoMemory {
     OverLimit,
 }
 
+/// Is told when freed pages have gathered that should not stay for ever. It may not call the memory file from there.
+pub trait Trimmer: Send + Sync {
+    /// [`MemoryFile::trim`] is to be called in a second or so.
+    fn trim_later(&self);
+}
+
 /// See the module.
-#[derive(Debug)]
 pub struct MemoryFile {
     file: Arc<HostFile>,
     state: Mutex<State>,
+    trimmer: OnceLock<Box<dyn Trimmer>>,
+}
+
+impl std::fmt::Debug for MemoryFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryFile").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -90,6 +109,10 @@ struct State {
     clean: FreeSet,
     /// Freed pages that still have contents.
     dirty: FreeSet,
+    /// The trimmer has been told of the pool.
+    told: bool,
+    /// Pages of the pool were used again since the last trim.
+    reused: bool,
     size: u64,
     used_bytes: u64,
     limit: u64,
@@ -168,11 +191,18 @@ impl MemoryFile {
             accounts: Vec::new(),
             clean: FreeSet::default(),
             dirty: FreeSet::default(),
+            told: false,
+            reused: false,
             size: 0,
             used_bytes: 0,
             limit: u64::MAX,
         };
-        Arc::new(MemoryFile { file, state: Mutex::new(state) })
+        Arc::new(MemoryFile { file, state: Mutex::new(state), trimmer: OnceLock::new() })
+    }
+
+    /// Sets who calls [`Self::trim`]. Without one the pool stays small.
+    pub fn set_trimmer(&self, trimmer: Box<dyn Trimmer>) {
+        let _ = self.trimmer.set(trimmer);
     }
 
     /// The file, for mapping into guests and for read/write straight from descriptors.
@@ -202,8 +232,9 @@ impl MemoryFile {
         let mut start = None;
         // Pages that are there already are good for what is used at once: a copy, or a single page. In larger pieces
         // they would be zeroed for nothing, and count as touched.
-        if opts.overwritten && len <= DIRTY_REQUEST || len <= DIRTY_ZEROED {
+        if opts.overwritten && len <= DIRTY_REQUEST || len <= DIRTY_ZEROED || opts.soon {
             start = state.dirty.take(len, align);
+            state.reused |= start.is_some();
             zero = start.is_some() && !opts.overwritten;
         }
         let start = match start.or_else(|| state.clean.take(len, align)) {
@@ -218,7 +249,13 @@ impl MemoryFile {
         }
         state.join(range);
         drop(state);
-        if zero && self.blocks(range).any(|b| b.zero(0, b.len()).is_err()) {
+        // The sentry has no page tables for most of a large piece: a write makes none and is quicker than faults.
+        let written = match (opts.soon && len > DIRTY_ZEROED, zero) {
+            (true, _) => self.write_zeroes(range).is_ok(),
+            (false, true) => self.blocks(range).all(|b| b.zero(0, b.len()).is_ok()),
+            (false, false) => true,
+        };
+        if !written {
             self.dec_ref(range);
             return Err(NoMemory::Used);
         }
@@ -228,6 +265,18 @@ impl MemoryFile {
             }
         }
         Ok(range)
+    }
+
+    fn write_zeroes(&self, range: FileRange) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(ZEROES.len() as u64) as usize;
+            match self.file.write_at(&ZEROES[..len], at)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => at += n as u64,
+            }
+        }
+        Ok(())
     }
 
     fn grow(&self, state: &mut State, len: u64, align: u64) -> Result<u64, NoMemory> {
@@ -257,18 +306,56 @@ impl MemoryFile {
             state.used_bytes -= end - start;
             state.dirty.insert(start, end);
         }
-        if state.dirty.bytes > DIRTY_MAX || state.dirty.by_start.len() > DIRTY_MAX_PIECES {
-            self.punch(state);
+        let trimmer = self.trimmer.get();
+        let most = match trimmer {
+            Some(_) => (state.limit / DIRTY_SHARE).clamp(DIRTY_KEPT, DIRTY_MAX),
+            None => DIRTY_KEPT,
+        };
+        if state.dirty.by_start.len() > DIRTY_MAX_PIECES {
+            self.punch(state, 0);
+        } else if state.dirty.bytes > most {
+            self.punch(state, most / 2);
+        } else if let Some(trimmer) = trimmer
+            && state.dirty.bytes > DIRTY_KEPT
+            && !std::mem::replace(&mut state.told, true)
+        {
+            drop(state);
+            trimmer.trim_later();
         }
     }
 
     /// Gives every freed page back to the host now.
     pub fn flush(&self) {
-        self.punch(self.lock());
+        self.punch(self.lock(), 0);
     }
 
-    fn punch(&self, mut state: MutexGuard<'_, State>) {
-        let dirty = std::mem::take(&mut state.dirty);
+    /// Gives freed pages back to the host but for a few, if none were used again since the last time. True: they were,
+    /// so that it should be called again.
+    pub fn trim(&self) -> bool {
+        let mut state = self.lock();
+        let again = std::mem::replace(&mut state.reused, false);
+        if !again {
+            state.told = false;
+            self.punch(state, DIRTY_KEPT);
+        }
+        again
+    }
+
+    /// Punches the pool down to `keep` bytes, large pieces first.
+    fn punch(&self, mut state: MutexGuard<'_, State>, keep: u64) {
+        let mut dirty = FreeSet::default();
+        while state.dirty.bytes > keep
+            && let Some(&(len, start)) = state.dirty.by_len.last()
+        {
+            // A part of it, if that is enough.
+            let len = len.min((state.dirty.bytes - keep).next_multiple_of(PAGE));
+            let end = state.dirty.by_start[&start];
+            state.dirty.remove(start, end);
+            if start + len < end {
+                state.dirty.put(start + len, end);
+            }
+            dirty.put(start, start + len);
+        }
         drop(state);
         // While the lock is not held these ranges are in no set, so nobody can get them.
         let mut kept = Vec::new();
@@ -488,7 +575,7 @@ mod tests {
         }
         assert!(blocks_512(&m) >= (4 << 20) / 512);
         m.dec_ref(r);
-        assert_eq!(blocks_512(&m), 0, "more than the pool's limit is punched at once");
+        assert!(blocks_512(&m) <= DIRTY_KEPT / 512, "more than the pool's limit is punched at once");
         let small = m.allocate(PAGE, AllocOpts::default()).unwrap();
         m.block(small).write(0, &[9; 4096]).unwrap();
         m.dec_ref(small);
@@ -496,6 +583,52 @@ mod tests {
         let mut page = [1u8; 4096];
         m.block(again).read(0, &mut page).unwrap();
         assert_eq!(page, [0; 4096]);
+    }
+
+    struct Told(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Trimmer for Told {
+        fn trim_later(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn freed_pages_stay_as_long_as_they_are_used_again() {
+        let m = MemoryFile::new().unwrap();
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        m.set_trimmer(Box::new(Told(Arc::clone(&told))));
+        let soon = AllocOpts { soon: true, ..AllocOpts::default() };
+        let r = m.allocate(8 << 20, soon).unwrap();
+        assert!(blocks_512(&m) >= (8 << 20) / 512, "the host has made the pages");
+        for b in m.blocks(r) {
+            b.write(0, &vec![7u8; b.len()]).unwrap();
+        }
+        m.dec_ref(r);
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(blocks_512(&m) >= (8 << 20) / 512);
+        let again = m.allocate(4 << 20, soon).unwrap();
+        assert!(again.start >= r.start && again.end <= r.end, "the same pages");
+        let mut bytes = vec![1; 4 << 20];
+        m.host_file().read_at(&mut bytes, again.start).unwrap();
+        assert!(bytes.iter().all(|b| *b == 0));
+        m.dec_ref(again);
+        assert!(m.trim(), "they were used again");
+        assert!(blocks_512(&m) >= (8 << 20) / 512);
+        assert!(!m.trim());
+        assert!(blocks_512(&m) <= DIRTY_KEPT / 512);
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+        m.dec_ref(m.allocate(8 << 20, soon).unwrap());
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 2, "told anew");
+    }
+
+    #[test]
+    fn the_pool_is_a_small_part_of_the_limit() {
+        let m = MemoryFile::new().unwrap();
+        m.set_trimmer(Box::new(Told(Arc::default())));
+        m.set_limit(64 << 20);
+        m.dec_ref(m.allocate(32 << 20, AllocOpts { soon: true, ..AllocOpts::default() }).unwrap());
+        assert!(blocks_512(&m) <= (4 << 20) / 512);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::sysctl::Sysctls;
 use crate::time::Clocks;
 use ksync::live::{Kind, Live};
 use platform::{MemoryFile, Platform};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// One sandbox's kernel: what its containers and tasks have in common.
 pub struct Kernel {
@@ -45,7 +45,7 @@ impl Kernel {
         let booted = clocks.monotonic();
         let root_user_ns = crate::creds::UserNamespace::root();
         let root_pid_ns = crate::task::PidNamespace::new(0xefff_fffc, None, Arc::clone(&root_user_ns));
-        Arc::new(Kernel {
+        let kernel = Arc::new(Kernel {
             _live: Live::new(Kind::Kernel),
             platform,
             memfile,
@@ -60,7 +60,25 @@ impl Kernel {
             vfs: crate::vfs::Vfs::default(),
             sysctls: Sysctls::default(),
             extensions: Extensions::default(),
-        })
+        });
+        kernel.memfile.set_trimmer(Box::new(Trimmer(Arc::downgrade(&kernel))));
+        kernel
+    }
+
+    /// In a second the memory file is asked what of its freed pages is not used any more.
+    pub(crate) fn trim_later(self: &Arc<Self>) {
+        let deadline = self.clocks.monotonic().saturating_add(1_000_000_000);
+        self.timers.arm(self, deadline, crate::timer::Target::Trim(Arc::downgrade(self)));
+    }
+}
+
+struct Trimmer(Weak<Kernel>);
+
+impl platform::Trimmer for Trimmer {
+    fn trim_later(&self) {
+        if let Some(kernel) = self.0.upgrade() {
+            kernel.trim_later();
+        }
     }
 }
 

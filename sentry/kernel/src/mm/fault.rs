@@ -313,8 +313,9 @@ impl Mm {
         let small = copy_window(addr, &hole);
         let mut refused = Miss::NoMemory;
         // Less and less, where there is little left.
-        for (r, huge) in [(lo..hi, huge), (small, false), (page..page + PAGE_SIZE, false)] {
-            match self.memfile.allocate(r.end - r.start, AllocOpts { huge, ..self.charged() }) {
+        let ways = [(lo..hi, huge, in_order), (small, false, false), (page..page + PAGE_SIZE, false, false)];
+        for (r, huge, soon) in ways {
+            match self.memfile.allocate(r.end - r.start, AllocOpts { huge, soon, ..self.charged() }) {
                 Ok(at) => {
                     inner.add_pma(r, self.private_pma(at, vma.prot));
                     return Ok(());

@@ -31,6 +31,8 @@ pub enum Target {
     Cpu(Weak<ThreadGroup>),
     /// A timer of a file (timerfd).
     Alarm(Weak<Alarm>),
+    /// Freed guest memory that nobody uses again goes back to the host.
+    Trim(Weak<Kernel>),
 }
 
 /// A deadline in the heap.
@@ -143,6 +145,13 @@ fn fire(target: Target) {
         Target::Alarm(a) => {
             if let Some(a) = a.upgrade() {
                 a.expired();
+            }
+        }
+        Target::Trim(k) => {
+            if let Some(k) = k.upgrade()
+                && k.memfile.trim()
+            {
+                k.trim_later();
             }
         }
     }
