@@ -7,6 +7,7 @@
 
 pub mod live;
 mod lock;
+pub mod sync;
 mod wait;
 
 pub use lock::{LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, assert_no_locks};

@@ -1,7 +1,8 @@
 //! Mutex and RwLock with a class; the one place where the lock order is written down.
 
+use crate::sync;
 use std::ops::{Deref, DerefMut};
-use std::sync::{self, PoisonError};
+use std::sync::PoisonError;
 
 /// The classes of locks, outermost first: while a lock of some class is held, only locks of later
 /// classes may be taken.
@@ -74,6 +75,7 @@ pub enum LockClass {
 #[cfg(debug_assertions)]
 mod order {
     use super::LockClass;
+    use crate::sync::thread_local;
     use std::cell::RefCell;
     use std::panic::Location;
 
@@ -84,7 +86,8 @@ mod order {
     #[track_caller]
     pub fn acquire(class: LockClass) {
         let here = Location::caller();
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             if let Some((last, place)) = held.iter().max_by_key(|(c, _)| *c)
                 && *last >= class
             {
@@ -95,7 +98,8 @@ mod order {
     }
 
     pub fn release(class: LockClass) {
-        HELD.with_borrow_mut(|held| {
+        HELD.with(|held| {
+            let mut held = held.borrow_mut();
             if let Some(i) = held.iter().rposition(|(c, _)| *c == class) {
                 held.remove(i);
             }
@@ -103,7 +107,7 @@ mod order {
     }
 
     pub fn held() -> Vec<String> {
-        HELD.with_borrow(|held| held.iter().map(|(c, place)| format!("{c:?} of {place}")).collect())
+        HELD.with(|held| held.borrow().iter().map(|(c, place)| format!("{c:?} of {place}")).collect())
     }
 }
 
@@ -121,11 +125,16 @@ pub fn assert_no_locks() {
 macro_rules! guard {
     ($guard:ident, $inner:ident $(, $mutable:ident)?) => {
         /// Access to the value; gives the lock back when dropped.
-        #[derive(Debug)]
         pub struct $guard<'a, T: ?Sized> {
             inner: sync::$inner<'a, T>,
             #[cfg(debug_assertions)]
             class: LockClass,
+        }
+
+        impl<T: ?Sized + std::fmt::Debug> std::fmt::Debug for $guard<'_, T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                (**self).fmt(f)
+            }
         }
 
         impl<T: ?Sized> Deref for $guard<'_, T> {

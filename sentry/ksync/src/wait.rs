@@ -1,7 +1,8 @@
 //! Wait queues: who wants to know that an object may have become ready.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, PoisonError};
 
 /// Somebody who waits: a sleeping task, an epoll item, an asynchronous signal owner.
 pub trait Listener: Send + Sync {
@@ -47,7 +48,7 @@ impl WaitQueue {
         // SeqCst pairs with the load in wake(): either the waker sees the entry, or the waiter's
         // check after registering sees what the waker did before.
         self.len.store(entries.len(), Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         Registration(id)
     }
 
@@ -64,7 +65,7 @@ impl WaitQueue {
 
     /// Whether anybody waits.
     pub fn is_empty(&self) -> bool {
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.len.load(Ordering::SeqCst) == 0
     }
 
