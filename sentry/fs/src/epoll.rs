@@ -7,12 +7,14 @@
 
 use abi::poll::PollEvents;
 use abi::{Errno, Result};
-use kernel::Kernel;
+use kernel::time::Deadline;
 use kernel::vfs::{Caller, Fd, File, FileOps};
+use kernel::wait::{Blocked, WaitOn};
+use kernel::{Kernel, Task};
+use ksync::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use ksync::{Listener, LockClass, Mutex, Registration, WaitQueue};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Event bits beyond [`PollEvents`] (epoll_ctl(2)).
@@ -251,7 +253,7 @@ impl Epoll {
     }
 
     /// Takes up to `max` events that are ready now.
-    pub fn collect(&self, cx: &Caller<'_>, max: usize) -> Vec<EpollEvent> {
+    fn collect(&self, cx: &Caller<'_>, max: usize) -> Vec<EpollEvent> {
         let mut events = Vec::new();
         // Files are let go of only after the locks: the last reference may be ours.
         let mut files = Vec::new();
@@ -289,15 +291,48 @@ impl Epoll {
         }
         drop(files);
         drop(gone);
-        if !events.is_empty() && self.maybe_ready() {
-            // Others may have looked while items were off the list, or wait for what is left.
-            self.core.queue.wake(PollEvents::READABLE.bits());
-        }
         events
     }
 
+    /// Waits for events and takes up to `max` of them.
+    pub fn wait(
+        &self,
+        task: &Task,
+        max: usize,
+        deadline: Option<Deadline>,
+    ) -> std::result::Result<Vec<EpollEvent>, Blocked> {
+        let on = WaitOn {
+            queue: Arc::clone(&self.core.queue),
+            mask: PollEvents::READABLE.bits(),
+            exclusive: true,
+        };
+        let got = task.block_on(&[on], deadline, || Some(self.take(task, max)).filter(|got| !got.is_empty()));
+        // What is left is for the next one who waits. Only now: while this one was in the queue, it could be told itself.
+        self.pass_on();
+        got
+    }
+
+    /// Takes up to `max` events that are ready now, without waiting.
+    pub fn poll_once(&self, task: &Task, max: usize) -> Vec<EpollEvent> {
+        let got = self.take(task, max);
+        self.pass_on();
+        got
+    }
+
+    /// Others may have looked while items were off the list, or wait for what is left.
+    fn pass_on(&self) {
+        if self.maybe_ready() {
+            self.core.queue.wake(PollEvents::READABLE.bits());
+        }
+    }
+
+    /// Takes up to `max` events, without the interest lock when there can be none.
+    fn take(&self, task: &Task, max: usize) -> Vec<EpollEvent> {
+        if self.maybe_ready() { task.as_caller(|cx| self.collect(cx, max)) } else { Vec::new() }
+    }
+
     /// Whether something is on the ready list; it need not be ready any more.
-    pub fn maybe_ready(&self) -> bool {
+    fn maybe_ready(&self) -> bool {
         !self.core.ready.lock().is_empty()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::Current;
 use abi::fcntl::OpenFlags;
-use abi::poll::{EpollEvent, PollEvents};
+use abi::poll::EpollEvent;
 use abi::time::Timespec;
 use abi::{Errno, Result};
 use fs::epoll::{EPOLLWAKEUP, Epoll};
@@ -10,7 +10,7 @@ use kernel::creds::CapSet;
 use kernel::time::Deadline;
 use kernel::uaccess::UserPtr;
 use kernel::vfs::{Fd, File};
-use kernel::wait::{Blocked, WaitOn};
+use kernel::wait::Blocked;
 use kernel::{SysError, SysResult};
 use std::sync::Arc;
 
@@ -71,27 +71,14 @@ fn wait(t: &Current<'_>, epfd: Fd, events: UserPtr<EpollEvent>, max: i32, timeou
     let file = check(t, epfd, events, max)?;
     let ep = file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
     let max = usize::try_from(max).unwrap_or(0).min(BATCH);
-    let try_once = || {
-        let got = t.as_caller(|cx| if ep.maybe_ready() { ep.collect(cx, max) } else { Vec::new() });
-        if got.is_empty() { None } else { Some(got) }
-    };
     let got = if timeout == Some(0) {
-        try_once().unwrap_or_default()
+        ep.poll_once(t, max)
     } else {
         let deadline = timeout.map(|ns| Deadline::after(t.kernel(), ns));
-        let on = WaitOn { queue: Arc::clone(ep.queue()), mask: PollEvents::READABLE.bits(), exclusive: true };
-        match t.block_on(&[on], deadline, try_once) {
+        match ep.wait(t, max, deadline) {
             Ok(got) => got,
-            Err(why) => {
-                // The wake-up that nobody consumed belongs to the next waiter.
-                if ep.maybe_ready() {
-                    ep.queue().wake(PollEvents::READABLE.bits());
-                }
-                match why {
-                    Blocked::TimedOut => Vec::new(),
-                    Blocked::Interrupted => return Err(Errno::EINTR.into()),
-                }
-            }
+            Err(Blocked::TimedOut) => Vec::new(),
+            Err(Blocked::Interrupted) => return Err(Errno::EINTR.into()),
         }
     };
     let out: Vec<EpollEvent> = got.iter().map(|e| EpollEvent { events: e.events, data: e.data }).collect();

@@ -286,6 +286,26 @@ pub const CASES: &[Case] = &[
             wait(pid);
         }
     }),
+    case("epoll_wait/many_wait_for_one_instance", "epoll_ctl fork", || {
+        // What stays readable is news for all, one after the other; an edge is for one.
+        for (mode, told) in [(0, 3), (EPOLLET, 1)] {
+            let ep = sys!(epoll_create1, 0) as i32;
+            let (r, w) = pipe(0);
+            ctl(ep, EPOLL_CTL_ADD, r, EPOLLIN | mode, 1);
+            let waiters: Vec<i32> =
+                (0..3).map(|_| fork(|| i32::from(events(ep, 10_000).is_empty()))).collect();
+            claim("all wait", waiters.iter().all(|pid| asleep(*pid)));
+            let woken = || waiters.iter().filter(|pid| state_of(**pid) == 'Z').count();
+            sys!(write, w, b"x", 1);
+            claim("told", until(|| woken() >= told));
+            pause_ms(100);
+            say!("woken {}", woken());
+            for pid in waiters {
+                sys!(kill, pid, libc::SIGKILL);
+                wait(pid);
+            }
+        }
+    }),
     case("epoll_wait/deep_nesting_is_refused", "epoll_ctl", || {
         let mut last = sys!(epoll_create1, 0) as i32;
         for depth in 1..8 {
