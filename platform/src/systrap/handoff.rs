@@ -1,18 +1,18 @@
 //! The hand-off between sentry and stub over one word: who spins, who sleeps, and how it is noticed that nobody will answer.
 
 use super::blocks::{ContextBlock, ContextFile};
+use super::sync::atomic::AtomicUsize;
+use super::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::turn::{Turn, Use};
+use super::{Instant, futex};
 use crate::load;
 use crate::stub::StubSpace;
 use crate::stub::layout::{
     CTX_CPU, CTX_PREV, CTX_REST, CTX_SENTRY_CPU, CTX_SENTRY_SLEEPS, CTX_SPIN, CTX_STATE, CTX_STUB_SLEEPS,
     CTX_TID, STATE_BUSY, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
 };
-use hostsys::futex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Guest threads that run guest code now, over all sandboxes of this process.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);

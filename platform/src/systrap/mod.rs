@@ -29,12 +29,16 @@ use crate::stub::layout::{CTX_BASE, CTX_SIZE, CTX_XSAVE_LEN, LOW, NUMBERS};
 use crate::stub::{self, Selector, StubSpace, Stubs};
 use crate::*;
 use blocks::ContextFile;
+// Whoever hands off and waits for turns takes them from here: `tests/shuttle.rs` puts others in their place.
+use hostsys::futex;
 use hot::Counts;
 use patches::Patches;
 use pool::{HostThread, Kept, Pool};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync;
+use std::time::Instant;
+use sync::atomic::Ordering::Relaxed;
+use sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use sync::{Mutex, MutexGuard, PoisonError};
 
 /// See the module.
 pub struct SystrapPlatform {

@@ -5,12 +5,13 @@
 //! all run at once with one each. A thread whose turn it is may spin. The turn ends when the thread sleeps or computes, or has
 //! had its time and others wait.
 
-use hostsys::futex;
+use super::sync::atomic::Ordering::{Relaxed, SeqCst};
+use super::sync::atomic::{AtomicU32, AtomicUsize};
+use super::sync::{Mutex, MutexGuard};
+use super::{Instant, futex};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// How long a turn lasts if others wait.
 const TIME: Duration = Duration::from_millis(2);
@@ -188,6 +189,7 @@ impl Use {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
 

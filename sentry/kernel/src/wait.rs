@@ -2,11 +2,14 @@
 
 use crate::task::{LookUp, Task};
 use crate::time::Deadline;
+use ksync::sync::atomic::{AtomicU32, Ordering};
+#[cfg(feature = "shuttle")]
+use ksync::sync::futex;
 use ksync::{Listener, Registration, WaitQueue};
+#[cfg(not(feature = "shuttle"))]
 use platform::hostsys::futex;
 use platform::load;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Why a wait ended without what was waited for.

@@ -16,11 +16,11 @@ use crate::task::Task;
 use crate::time::Deadline;
 use crate::wait::{Blocked, Waiter};
 use abi::{Errno, Result};
+use ksync::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use ksync::{LockClass, Mutex, MutexGuard};
 use platform::Access;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Waiters with any bitset.
 pub const MATCH_ANY: u32 = u32::MAX;

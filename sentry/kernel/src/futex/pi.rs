@@ -7,9 +7,9 @@ use crate::task::Task;
 use crate::time::Deadline;
 use crate::wait::Blocked;
 use abi::{Errno, Result};
+use ksync::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use platform::{Access, Block};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Somebody waits (`FUTEX_WAITERS`).
 pub(super) const WAITERS: u32 = 0x8000_0000;

@@ -1,7 +1,7 @@
 //! "This task must look up": the one word that says why a task may not sleep on or go on running
 //! guest code, and in which order the reasons are dealt with.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use ksync::sync::atomic::{AtomicU32, Ordering};
 
 /// A reason to look up. The order of the values is the order in which they are dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
