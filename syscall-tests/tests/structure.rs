@@ -1,7 +1,8 @@
 //! The shape of the tree: which crate may use which, where `unsafe` may stand, numbers that may only
 //! go down (`ratchet.txt`), and that every implemented system call is named by a case of the guest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -133,15 +134,54 @@ fn unsafe_stands_only_under_platform_and_in_guests() {
 #[test]
 fn crates_outside_platform_forbid_unsafe() {
     let mut wrong = Vec::new();
-    for library in
-        ["sentry/abi", "sentry/ksync", "sentry/kernel", "sentry/fs", "sentry", "gofer", "gofer/protocol"]
-    {
-        let text = std::fs::read_to_string(root().join(library).join("src/lib.rs")).expect("a library");
+    for top in [
+        "sentry/abi/src/lib.rs",
+        "sentry/ksync/src/lib.rs",
+        "sentry/netstack/src/lib.rs",
+        "sentry/kernel/src/lib.rs",
+        "sentry/fs/src/lib.rs",
+        "sentry/src/lib.rs",
+        "gofer/src/lib.rs",
+        "gofer/protocol/src/lib.rs",
+        "runsc/src/main.rs",
+    ] {
+        let text = std::fs::read_to_string(root().join(top)).expect("the top of a crate");
         if !text.contains("#![forbid(unsafe_code)]") {
-            wrong.push(library);
+            wrong.push(top);
         }
     }
     assert!(wrong.is_empty(), "no #![forbid(unsafe_code)]: {wrong:?}");
+}
+
+/// Lines that a repeated block has at least.
+const BLOCK: usize = 6;
+
+/// The lines of code that say something, each with its place: no imports, no attributes, no closing brackets.
+fn telling(path: &str, code: &str) -> Vec<(String, String)> {
+    let said = |l: &&(usize, &str)| {
+        l.1.chars().any(char::is_alphanumeric)
+            && !["use ", "pub use ", "mod ", "#["].iter().any(|w| l.1.starts_with(w))
+    };
+    let lines = code.lines().map(str::trim).enumerate();
+    lines.filter(|l| said(&l)).map(|(n, line)| (line.to_owned(), format!("{path}:{}", n + 1))).collect()
+}
+
+/// Places where a block of lines begins that stands further up in the sources already, and where. A longer block counts once
+/// for each of its lines beyond `BLOCK` too, so that the number falls by whatever is taken out.
+fn repeated() -> Vec<(String, String)> {
+    let mut seen: HashMap<Vec<String>, String> = HashMap::new();
+    let mut again = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| !is_test(path)) {
+        for window in telling(path, &code(text)).windows(BLOCK) {
+            let block: Vec<String> = window.iter().map(|(line, _)| line.clone()).collect();
+            let here = window[0].1.clone();
+            match seen.entry(block) {
+                Entry::Occupied(first) => again.push((here, first.get().clone())),
+                Entry::Vacant(place) => drop(place.insert(here)),
+            }
+        }
+    }
+    again
 }
 
 /// The numbers that may only go down.
@@ -161,6 +201,7 @@ fn measured() -> BTreeMap<String, usize> {
         add("allow-attributes", code.matches("[allow(").count());
     }
     numbers.insert("longest-file".to_owned(), longest);
+    numbers.insert("redundancies".to_owned(), repeated().len());
     numbers
 }
 
@@ -182,6 +223,10 @@ fn numbers_only_go_down() {
         let is = now.get(key).copied().unwrap_or(0);
         if is > limit {
             wrong.push(format!("{key}: {is}, at most {limit} allowed"));
+            if key == "redundancies" {
+                let blocks = repeated().into_iter().map(|(here, first)| format!("{here} repeats {first}"));
+                println!("{}", blocks.collect::<Vec<_>>().join("\n"));
+            }
         } else if is < limit {
             println!("{key} has gone down to {is} from {limit}: lower it in ratchet.txt");
         }

@@ -91,7 +91,14 @@ std::arch::global_asm!(
 );
 
 macro_rules! labels {
-    ($($name:ident),*) => { unsafe extern "C" { $(#[allow(unused)] pub static $name: u8;)* } };
+    ($($name:ident),*) => {
+        unsafe extern "C" { $(pub static $name: u8;)* }
+
+        /// Where they all are in this program.
+        fn addresses() -> Vec<u64> {
+            vec![$(&raw const $name as u64),*]
+        }
+    };
 }
 labels!(
     guests_start,
@@ -139,10 +146,13 @@ impl Guest {
         let code = mem.allocate(4 * PAGE, AllocOpts::default()).unwrap();
         let data = mem.allocate(16 * PAGE, AllocOpts::default()).unwrap();
         let (start, end) = (&raw const guests_start, &raw const guests_end);
+        assert!(addresses().iter().all(|a| (start as u64..=end as u64).contains(a)));
         // SAFETY: both labels are in one read-only section.
         let bytes = unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) };
         mem.block(code).write(0, bytes).unwrap();
-        Guest { platform, mem, code, data }
+        let guest = Guest { platform, mem, code, data };
+        assert_eq!(guest.word(0), 0, "new memory is empty");
+        guest
     }
 
     pub fn space(&self) -> Arc<dyn AddressSpace> {
@@ -157,7 +167,7 @@ impl Guest {
         space.map(at, self.mem.host_file(), self.data.start, prot, false).unwrap();
     }
 
-    #[allow(dead_code, reason = "not every test program looks into memory")]
+    /// A word of the data area.
     pub fn word(&self, off: usize) -> u64 {
         self.mem.block(self.data).load_u64(off).unwrap()
     }

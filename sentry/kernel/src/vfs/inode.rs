@@ -241,7 +241,6 @@ pub trait Inode: Any + Send + Sync {
     }
     /// Moves `child` (named `name` here) to `new_name` in `new_dir` (same file system), replacing
     /// `replaced` or changing places with it.
-    #[allow(clippy::too_many_arguments, reason = "a rename has this many sides")]
     fn rename(
         &self,
         _cx: &Caller<'_>,
