@@ -3,6 +3,11 @@
 //! [`control`]) live here; the kernel objects they work on live in `kernel` and `fs`.
 
 #![forbid(unsafe_code)]
+// Arguments of guests come through here: a number may only become a narrower one where it is said how. (Tests cast as they like.)
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 pub mod boot;
 pub mod control;

@@ -182,7 +182,7 @@ impl Errno {
 
     /// From a number; `None` outside 1 to 4095.
     pub const fn from_raw(n: i32) -> Option<Errno> {
-        if n >= 1 && n <= 4095 { Some(Errno(n as u16)) } else { None }
+        if n >= 1 && n <= 4095 { Some(Errno((n.cast_unsigned() & 0xfff) as u16)) } else { None }
     }
 
     /// An error of a host call that a guest may see as it is: the caller has made sure that it

@@ -1,6 +1,11 @@
 //! The Linux x86-64 ABI as data: error numbers, signal numbers, flags, structures that cross the
 //! boundary between a guest and its kernel. No behaviour lives here, and nothing of the host.
 #![forbid(unsafe_code)]
+// Arguments of guests come through here: a number may only become a narrower one where it is said how. (Tests cast as they like.)
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 pub mod errno;
 pub mod fcntl;
@@ -20,7 +25,9 @@ pub mod time;
 pub use errno::{Errno, Result};
 
 /// Size of a page, in bytes.
-pub const PAGE_SIZE: u64 = 4096;
+pub const PAGE_SIZE: u64 = PAGE_BYTES as u64;
+/// The same, as lengths in the sentry's memory are counted.
+pub const PAGE_BYTES: usize = 4096;
 
 /// Rounds down to a page boundary.
 pub const fn page_down(addr: u64) -> u64 {

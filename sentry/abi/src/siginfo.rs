@@ -95,7 +95,7 @@ impl SigInfo {
     /// `si_pid`.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of the word")]
     pub const fn pid(&self) -> i32 {
-        self.fields[0] as u32 as i32
+        (self.fields[0] as u32).cast_signed()
     }
     /// `si_uid`; also the overrun of a timer.
     pub const fn uid(&self) -> u32 {
@@ -108,7 +108,7 @@ impl SigInfo {
     /// `si_status`, `si_int`.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of the word")]
     pub const fn status(&self) -> i32 {
-        self.fields[1] as u32 as i32
+        (self.fields[1] as u32).cast_signed()
     }
     /// `si_value`.
     pub const fn value(&self) -> u64 {

@@ -36,7 +36,7 @@ impl Signal {
 
     /// From a number; `None` outside 1 to 64.
     pub const fn new(n: i32) -> Option<Signal> {
-        if n >= 1 && n <= 64 { Some(Signal(n as u8)) } else { None }
+        if n >= 1 && n <= 64 { Some(Signal((n.cast_unsigned() & 0x7f) as u8)) } else { None }
     }
 
     /// The number.
@@ -111,7 +111,7 @@ impl SigSet {
     }
     /// The lowest signal of the set.
     pub fn first(self) -> Option<Signal> {
-        Signal::new(self.0.trailing_zeros() as i32 + 1)
+        Signal::new(self.0.trailing_zeros().cast_signed() + 1)
     }
     /// The signals of the set, lowest first.
     pub fn iter(self) -> impl Iterator<Item = Signal> {

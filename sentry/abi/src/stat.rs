@@ -37,7 +37,7 @@ impl FileType {
 
     /// `DT_*` of getdents64(2).
     pub const fn dirent_type(self) -> u8 {
-        (self as u32 >> 12) as u8
+        ((self as u32 >> 12) & 0xf) as u8
     }
 }
 
@@ -59,12 +59,12 @@ pub const fn makedev(major: u32, minor: u32) -> u64 {
 
 /// The major number of a device.
 pub const fn major(dev: u64) -> u32 {
-    (((dev >> 32) & 0xfffff000) | ((dev >> 8) & 0xfff)) as u32
+    ((dev >> 32) & 0xfffff000) as u32 | ((dev >> 8) & 0xfff) as u32
 }
 
 /// The minor number of a device.
 pub const fn minor(dev: u64) -> u32 {
-    (((dev >> 12) & 0xffffff00) | (dev & 0xff)) as u32
+    ((dev >> 12) & 0xffffff00) as u32 | (dev & 0xff) as u32
 }
 
 /// `struct stat`, x86-64.

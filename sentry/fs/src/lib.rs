@@ -1,6 +1,11 @@
 //! The file systems of the sentry and its files without names. They implement the VFS traits of
 //! `kernel` and never know a system call.
 #![forbid(unsafe_code)]
+// Arguments of guests come through here: a number may only become a narrower one where it is said how. (Tests cast as they like.)
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 // Auto traits are followed through the VFS' types, which know each other in a wide circle.
 #![recursion_limit = "256"]
 

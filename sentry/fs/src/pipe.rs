@@ -15,13 +15,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const PAGE: usize = 4096;
+const PAGE: usize = abi::PAGE_BYTES;
 /// Slots of a new pipe: 64 KiB.
 const DEFAULT_SLOTS: usize = 16;
 /// `/proc/sys/fs/pipe-max-size`.
 pub const MAX_SIZE: u32 = 1 << 20;
 /// Free pages a pipe keeps for its next writes.
 const SPARE: usize = 2;
+/// The smallest size, one page.
+const SMALLEST: u32 = 4096;
 /// `FIONREAD`
 const FIONREAD: u32 = 0x541b;
 
@@ -417,7 +419,7 @@ impl SplicePipe for PipeEnd {
         if bytes > 1 << 31 {
             return Err(Errno::EINVAL);
         }
-        let size = (bytes.max(PAGE as u32)).next_power_of_two();
+        let size = (bytes.max(SMALLEST)).next_power_of_two();
         let slots = size as usize / PAGE;
         let mut s = self.pipe.state.lock();
         if slots > s.slots && size > MAX_SIZE && !privileged {

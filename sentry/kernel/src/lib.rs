@@ -4,6 +4,11 @@
 //! traits, `sentry` assembles the two and decodes calls. Nothing here is global; the roots of
 //! everything are [`Kernel`] values.
 #![forbid(unsafe_code)]
+// Arguments of guests come through here: a number may only become a narrower one where it is said how. (Tests cast as they like.)
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 pub mod creds;
 pub mod extensions;

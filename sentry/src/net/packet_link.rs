@@ -28,6 +28,11 @@ pub struct Room {
     next: Option<Buf>,
 }
 
+/// A place in the headers of a frame, which are short.
+fn place(at: usize) -> u16 {
+    u16::try_from(at).unwrap_or(u16::MAX)
+}
+
 impl Default for Room {
     fn default() -> Room {
         Room { pool: Arc::new(Pool::of(packet::FRAME)), next: None }
@@ -81,8 +86,8 @@ impl PacketLink {
         let mut header = VnetHeader::default();
         if let Some((start, offset)) = frame.checksum_offload() {
             header.flags = packet::NEEDS_CHECKSUM;
-            header.csum_start = start as u16;
-            header.csum_offset = offset as u16;
+            header.csum_start = place(start);
+            header.csum_offset = place(offset);
         }
         if let Some(cut) = frame.segmentation {
             header.gso = match cut.kind {
@@ -91,7 +96,7 @@ impl PacketLink {
                 SegmentKind::Udp => packet::GSO_UDP,
             };
             header.size = cut.size;
-            header.header = frame.header_len() as u16;
+            header.header = place(frame.header_len());
         }
         // What the host does not take (no buffers, interface down) is lost, as on any link.
         if frame.body.len() > 60 {

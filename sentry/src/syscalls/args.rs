@@ -13,20 +13,23 @@ pub trait Arg: Sized {
     fn trace(&self, task: &Task, out: &mut String);
 }
 
-macro_rules! number {
-    ($($ty:ty),*) => {
-        $(impl Arg for $ty {
-            fn decode(raw: u64) -> Self {
-                raw as $ty
-            }
-            fn trace(&self, _: &Task, out: &mut String) {
-                let _ = write!(out, "{self}");
-            }
-        })*
-    };
+impl Arg for i32 {
+    fn decode(raw: u64) -> Self {
+        u32::decode(raw).cast_signed()
+    }
+    fn trace(&self, _: &Task, out: &mut String) {
+        let _ = write!(out, "{self}");
+    }
 }
 
-number!(i32, i64);
+impl Arg for i64 {
+    fn decode(raw: u64) -> Self {
+        raw.cast_signed()
+    }
+    fn trace(&self, _: &Task, out: &mut String) {
+        let _ = write!(out, "{self}");
+    }
+}
 
 impl Arg for u32 {
     #[expect(clippy::cast_possible_truncation, reason = "registers are narrowed as the C prototype does")]
@@ -58,9 +61,8 @@ impl Arg for usize {
 }
 
 impl Arg for Fd {
-    #[expect(clippy::cast_possible_truncation, reason = "registers are narrowed as the C prototype does")]
     fn decode(raw: u64) -> Self {
-        Fd(raw as i32)
+        Fd(i32::decode(raw))
     }
     fn trace(&self, _: &Task, out: &mut String) {
         let _ =

@@ -188,9 +188,10 @@ fn set_address(stack: &Stack, i: &Interface, ip: Ipv4Addr, prefix: Option<u8>) -
 /// `SIOCGIFCONF`: the interfaces that have an IPv4 address.
 fn list(task: &Task, stack: &Stack, arg: u64) -> SysResult {
     let mm = task.mm();
-    let mut head = UserPtr::<[u64; 2]>::new(arg).read(&mm)?;
-    let room = usize::try_from(head[0] as u32).unwrap_or(0);
-    let buffer = head[1];
+    // An int: with a negative one there is no room.
+    let length = UserPtr::<i32>::new(arg);
+    let room = usize::try_from(length.read(&mm)?).unwrap_or(0);
+    let buffer = UserPtr::<u64>::new(arg.wrapping_add(8)).read(&mm)?;
     let mut out = Vec::new();
     for i in stack.interfaces.list() {
         for a in &i.addrs {
@@ -206,8 +207,7 @@ fn list(task: &Task, stack: &Stack, arg: u64) -> SysResult {
         out.truncate(room / 40 * 40);
         mm.copy_out(buffer, &out)?;
     }
-    head[0] = head[0] & !0xffff_ffff | out.len() as u64;
-    UserPtr::<u64>::new(arg).write(&mm, &head[0])?;
+    length.write(&mm, &i32::try_from(out.len()).unwrap_or(i32::MAX))?;
     Ok(0)
 }
 

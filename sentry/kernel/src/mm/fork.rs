@@ -119,7 +119,7 @@ impl Mm {
                     let len = r.end - r.start;
                     if p.private && !p.cow {
                         // Spared by `write_protect`.
-                        for page in (r.start..r.end).step_by(PAGE_SIZE as usize) {
+                        for page in (r.start..r.end).step_by(abi::PAGE_BYTES) {
                             let Some(at) = copies.take(page) else { continue };
                             pmas.insert(page..page + PAGE_SIZE, self.private_pma(at, p.prot));
                             anon_rss += PAGE_SIZE;

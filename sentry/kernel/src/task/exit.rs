@@ -29,7 +29,7 @@ impl ExitStatus {
     }
     /// The exit code.
     pub const fn code(self) -> u8 {
-        ((self.0 >> 8) & 0xff) as u8
+        ((self.0.cast_unsigned() >> 8) & 0xff) as u8
     }
     /// `si_code` and `si_status` of SIGCHLD.
     pub const fn child_code(self) -> (i32, i32) {

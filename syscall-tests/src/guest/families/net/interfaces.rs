@@ -70,6 +70,9 @@ fn list() {
     head[0] = 39;
     ret("too small", sys!(ioctl, fd, 0x8912, &mut head));
     say!("{}", head[0] as u32);
+    (buf, head[0]) = ([7; 400], u64::from(u32::MAX));
+    ret("less than nothing", sys!(ioctl, fd, 0x8912, &mut head));
+    say!("{} {:?}", head[0] as u32, &buf[..4]);
     head = [0, 0];
     ret("only the size", sys!(ioctl, fd, 0x8912, &mut head));
     say!("{}", head[0] as u32);
