@@ -1,3 +1,3 @@
 apt-get --version
-dpkg --version | head -1
+dpkg --version | sed -n 1p
 dpkg -l | wc -l

@@ -16,6 +16,6 @@ int main(void) {
     printf("%ld %ld %ld %d\n", atomic_load(&total), plain, sum, mine);
 }
 C
-gcc -O2 -Wall -pthread -o t t.c && ./t
-gcc -O2 -pthread -static -o ts t.c && ./ts
-gcc -fPIE -pie -g -o tp t.c -pthread && ./tp
+gcc -O2 -Wall -pthread -o t t.c; ./t
+gcc -O2 -pthread -static -o ts t.c; ./ts
+gcc -fPIE -pie -g -o tp t.c -pthread; ./tp

@@ -1,4 +1,4 @@
-mkdir -p /tmp/tree && cd /tmp/tree
+mkdir -p /tmp/tree; cd /tmp/tree
 for i in $(seq 30); do
     echo "int f$i(int x) { return x * $i; }" > "f$i.c"
     echo "int f$i(int);" >> all.h
@@ -12,4 +12,4 @@ prog: $(objects)
 %.o: %.c
 	@$(CC) -O1 -c -o $@ $<
 M
-make -j4 && ./prog && make -j4 && ls *.o | wc -l
+make -j4; ./prog; make -j4; ls *.o | wc -l

@@ -96,7 +96,10 @@ fn main() {
             let (shared, place) = (Arc::clone(&shared), Place::of(platform));
             trials.push(Trial::test(format!("{platform}::app::{script}"), move || {
                 let root = shared.rootfs()?;
-                let command = ["/bin/bash".to_owned(), format!("/apps/{script}.sh")];
+                // Each command has to succeed on the host: a tool that fails in the same way in both places tests nothing. (In
+                // `a && b` a failure of `a` is no end, so scripts have none.)
+                let script_file = format!("/apps/{script}.sh");
+                let command = ["/bin/bash", "-e", "-o", "pipefail", &script_file].map(str::to_owned);
                 let limit = Duration::from_secs(300);
                 let native = shared.native(&script, &root, &command, limit);
                 compare(&native, &place.run(&root, &command, limit))
