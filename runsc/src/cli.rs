@@ -158,6 +158,12 @@ pub enum Command {
     Pause(IdArgs),
     /// Let a paused container go on
     Resume(IdArgs),
+    /// Refused: the state of a sandbox cannot be saved
+    #[command(hide = true)]
+    Checkpoint(RefusedArgs),
+    /// Refused: the state of a sandbox cannot be saved
+    #[command(hide = true)]
+    Restore(RefusedArgs),
     /// Show what this runtime supports, as JSON
     Features,
     /// Make this runtime known to Docker or containerd
@@ -333,6 +339,14 @@ pub struct PsArgs {
     /// Options of ps(1), accepted and not used
     #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub options: Vec<OsString>,
+}
+
+/// Of a command that engines know and that is there to say no.
+#[derive(Debug, Args)]
+pub struct RefusedArgs {
+    /// Whatever runc takes
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ mod wait;
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sentry::control::protocol::ContainerStatus;
 
 use crate::cli::{Command, Global};
@@ -60,6 +60,8 @@ pub fn dispatch(context: Context, command: Command) -> Result<u8> {
         Command::Events(args) => events::events(&context, &args),
         Command::Pause(args) => pause::pause(&context, &args),
         Command::Resume(args) => pause::resume(&context, &args),
+        Command::Checkpoint(_) => bail!("checkpoint is not supported: a sandbox cannot save its state"),
+        Command::Restore(_) => bail!("restore is not supported: a sandbox cannot save its state"),
         Command::Features => features::features(),
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),
