@@ -14,6 +14,11 @@ code() {
     "$@" || got=$?
     eq "$got" "$want"
 }
+# skip WHY: what the case needs is not here. In CI that is a failure.
+skip() {
+    echo "skipped: $*" >&2
+    exit 77
+}
 # soon COMMAND…: succeeds within 20 seconds
 soon() {
     local i
@@ -23,6 +28,18 @@ soon() {
     done
     note "never: $*"
     return 1
+}
+# Whether the engine may give all capabilities that there are.
+all_capabilities() {
+    local have
+    have=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+    [ $((0x$have)) = $(((2 << $(cat /proc/sys/kernel/cap_last_cap)) - 1)) ]
+}
+# all_known CAPEFF-LINE…: all capabilities that even an old engine knows (to CAP_AUDIT_READ)
+all_known() {
+    local caps
+    caps=$(echo "$1" | sed -n 's/^CapEff:[[:space:]]*//p')
+    eq "$(printf %x $((0x$caps & 0x3fffffffff)))" 3fffffffff
 }
 is() { [ "$("${@:2}")" = "$1" ]; }
 gone() { [ ! -e "/proc/$1" ] || grep -q '^State:.*[ZX]' "/proc/$1/status"; }
@@ -64,17 +81,19 @@ run() { D run --runtime="$RT" --label "case=$N" --network="${NET:-none}" "$@"; }
 pid_of() { D inspect -f '{{.State.Pid}}' "$1"; }
 field() { D inspect -f "{{$2}}" "$1"; }
 
+# A command that daemons are to be run by.
+INSIDE=()
 docker_daemon() { # NAME ARGUMENTS…: a daemon with its own socket, in the background
-    local name=$1 net=()
+    local name=$1 inside=("${INSIDE[@]}")
     shift
     # One without a bridge takes docker0 away from the other in its network namespace.
-    case " $* " in *' --bridge none '*) net=(unshare --net) ;; esac
+    case " $* " in *' --bridge none '*) inside=(unshare --net "${inside[@]}") ;; esac
     mkdir -p "$BASE/$name"
     [ -n "${KEEP_CONFIG:-}" ] || cat > "$BASE/$name/daemon.json" <<J
 {"runtimes": {"runsc": {"path": "$BASE/runsc", "runtimeArgs": [${RUNSC_ARGS:-}]}}, "experimental": true,
  "cgroup-parent": "$PARENT"}
 J
-    setsid "${net[@]}" dockerd --config-file "$BASE/$name/daemon.json" --data-root "$BASE/$name/data" \
+    setsid "${inside[@]}" dockerd --config-file "$BASE/$name/daemon.json" --data-root "$BASE/$name/data" \
         --exec-root "$BASE/$name/exec" -H "unix://$BASE/$name.sock" --pidfile "$BASE/$name/pid" "$@" \
         < /dev/null >> "$BASE/$name/log" 2>&1 9>&- &
     soon docker -H "unix://$BASE/$name.sock" version || { tail -5 "$BASE/$name/log"; return 1; }
@@ -228,6 +247,8 @@ start_podman() {
     cat > "$BASE/.config/containers/containers.conf" <<C
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[network]
+network_backend = "netavark"
 C
     RT=runc
     tar -C "$BASE/busybox" -c . | podman --root "$BASE/podman/root" --runroot "$BASE/podman/run" --tmpdir "$BASE/podman/tmp" --cgroup-manager cgroupfs \

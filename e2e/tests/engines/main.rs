@@ -4,13 +4,14 @@
 //! All engines are started here, in a network namespace and with directories of their own, and are
 //! gone in the end. Needs root and the engines' packages; `.ci/run e2e` installs them.
 //! Environment: `RUNSC` (the binary), `E2E_RUNTIMES` (default `runc runsc`), `E2E_KEEP` (show each output),
-//! `E2E_PODS` (how many pods `cri::many-pods` makes in a row).
+//! `E2E_PODS` (how many pods `cri::many-pods` makes in a row, default 50), `E2E_SEED` (which moments and victims the cases of
+//! chaos choose), `E2E_STRICT` (what a case lacks is a failure; otherwise the case is skipped and says why).
 
 mod place;
 
 use e2e::{Case, sweep};
 use libtest_mimic::{Arguments, Failed, Trial};
-use place::Place;
+use place::{Outcome, Place};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -43,23 +44,28 @@ fn cases() -> Vec<Case> {
 
 fn one(place: &Place, case: &Case, exceptions: &[(String, String, String)]) -> Result<(), Failed> {
     let full = format!("{}::{}", case.engine, case.name);
+    let strict = std::env::var_os("E2E_STRICT").is_some();
     for runtime in place.runtimes() {
         if runtime == "runc" && case.runsc_only {
             continue;
         }
         let excused = exceptions.iter().find(|(c, r, _)| *c == full && r == runtime);
         let mut outcome = place.run(case, runtime, "");
-        if let (Err(output), None) = (&outcome, excused) {
+        if let (Outcome::Failed(output), None) = (&outcome, excused) {
             // Some wait for daemons that have their own hurry. It is not kept secret.
             eprintln!("once more: {full} failed with {runtime}\n{output}");
             outcome = place.run(case, runtime, "-2");
         }
         match (outcome, excused) {
-            (Ok(()), None) | (Err(_), Some(_)) => {}
-            (Ok(()), Some(_)) => {
+            (Outcome::Passed, None) | (Outcome::Failed(_), Some(_)) => {}
+            (Outcome::Passed, Some(_)) => {
                 return Err(format!("passes with {runtime}: take it out of exceptions.txt").into());
             }
-            (Err(output), None) => return Err(format!("fails with {runtime}\n{output}").into()),
+            (Outcome::Failed(output), None) => return Err(format!("fails with {runtime}\n{output}").into()),
+            (Outcome::Skipped(why), _) if strict => {
+                return Err(format!("cannot be tried with {runtime} here: {why}").into());
+            }
+            (Outcome::Skipped(why), _) => eprintln!("skipped: {full} with {runtime}: {why}"),
         }
     }
     Ok(())

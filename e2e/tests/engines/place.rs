@@ -14,6 +14,18 @@ const LIMIT: u32 = 150;
 /// Seconds that the start of an engine may take: images are made then.
 const START_LIMIT: u32 = 600;
 
+/// The exit status of a case that lacks something, after it has said what on its last line.
+const SKIPPED: i32 = 77;
+
+/// How a case went.
+pub enum Outcome {
+    Passed,
+    /// Why it could not be tried.
+    Skipped(String),
+    /// Its output.
+    Failed(String),
+}
+
 /// How an engine's start went, when it has been tried.
 type Started = Arc<OnceLock<Result<(), String>>>;
 
@@ -40,8 +52,12 @@ impl Place {
         self.runtimes.iter().map(String::as_str)
     }
 
-    /// Runs a case; its output if it fails. `suffix` makes the name of what it uses another one.
-    pub fn run(&self, case: &Case, runtime: &str, suffix: &str) -> Result<(), String> {
+    /// Runs a case. `suffix` makes the name of what it uses another one.
+    pub fn run(&self, case: &Case, runtime: &str, suffix: &str) -> Outcome {
+        self.try_run(case, runtime, suffix).unwrap_or_else(Outcome::Failed)
+    }
+
+    fn try_run(&self, case: &Case, runtime: &str, suffix: &str) -> Result<Outcome, String> {
         self.engine(&case.engine)?;
         let script = format!("{}\n{}", prelude(), case.script);
         let name = format!("{}-{runtime}{suffix}", case.name);
@@ -54,10 +70,12 @@ impl Place {
         if std::env::var_os("E2E_KEEP").is_some() {
             eprintln!("--- {name}: {}\n{text}", output.status);
         }
-        if output.status.success() {
-            return Ok(());
+        let why = text.lines().rev().find_map(|line| line.strip_prefix("skipped: "));
+        match (output.status.code(), why) {
+            (Some(0), _) => Ok(Outcome::Passed),
+            (Some(SKIPPED), Some(why)) => Ok(Outcome::Skipped(why.to_owned())),
+            _ => Err(format!("{}\n{}", output.status, end_of(&text))),
         }
-        Err(format!("{}\n{}", output.status, end_of(&text)))
     }
 
     fn prepare(&self) -> Result<u32, String> {
@@ -93,7 +111,9 @@ impl Place {
         // Kept for the next run: what takes long to make.
         command.env("STORE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e"));
         command.env(sweep::MARK, run.to_string()).envs(env.iter().copied());
-        command.envs(std::env::var_os("E2E_PODS").map(|count| ("E2E_PODS", count)));
+        for name in ["E2E_PODS", "E2E_SEED"] {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
         command.stdin(std::process::Stdio::null());
         Ok(command)
     }
