@@ -82,17 +82,19 @@ shim=$(awk '/^PPid:/ { print $2 }' "/proc/$pid/status")
 kill -9 "$shim"
 soon gone "$pid"
 ## chaos [alone]
-# Something of one container is killed, in an order that is always the same: the other goes on, and of the first
-# nothing is left.
+count=0
+# Something of one container is killed, each part once and in an order that a seed (E2E_SEED) chooses: the other goes on,
+# and of the first nothing is left.
 N=$N-keep crun -d $image "$N-keep" sleep 1000
-RANDOM=4711
+kept=$(pid_of_task "$N-keep")
+seed=${E2E_SEED:-4711}
 targets=(init shim daemon)
 [ "$RT" = runc ] || targets+=(gofer)
-for round in 1 2 3 4 5 6; do
+for target in $(RANDOM=$seed; for t in "${targets[@]}"; do echo "$RANDOM $t"; done | sort -n | cut -d' ' -f2) init; do
+    round=$target$((++count))
+    note "seed $seed, round $round"
     crun -d $image "$N" sleep 1000
     pid=$(pid_of_task "$N")
-    target=${targets[RANDOM % ${#targets[@]}]}
-    note "round $round: $target"
     case $target in
     init) kill -9 "$pid" ;;
     shim) kill -9 "$(parent_of "$pid")" ;;
@@ -111,6 +113,7 @@ for round in 1 2 3 4 5 6; do
     eq "$(C tasks exec --exec-id "r$round" "$N-keep" echo inside)" inside
     soon test ! -e "$BASE/containerd/runsc-state/e2e/$N"
     eq "$(find /sys/fs/cgroup -type d -path "*$PARENT/$N")" ''
+    eq "$(pid_of_task "$N-keep")" "$kept"
 done
 ## kill-all
 crun -d $image "$N" sh -c 'trap "" TERM; sleep 1000 & sleep 1000'
