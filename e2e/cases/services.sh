@@ -1,10 +1,21 @@
-trap 'status=$?; end_docker || true; exit $status' EXIT
-# serve IMAGE PORT ARGUMENTS…: the service of this case, known by the case's name, its port open to the outside
-serve() { NET=bridge run --name "$N" -d -p "$2" "${@:3}" "$1" > /dev/null; }
-X() { D exec -i "$N" "$@"; }
-# Where the service is for those outside: an address of the host, and the port that was chosen. (Not 127.0.0.1: of that
+# What users type: the service under its own name, its port published as it is.
+export DOCKER_HOST=unix://$BASE/docker.sock
+S=$N
+trap 'status=$?; [ "$S" = "$N" ] || docker rm -fv "$S" > /dev/null 2>&1 || true; end_docker || true; exit $status' EXIT
+# serve NAME PORT [OF THE HOST]
+serve() {
+    S=$1
+    docker run --name "$1" -d --runtime="$RT" -p "${3:-$2}:$2" "$1" > /dev/null
+}
+X() { docker exec -i "$S" "$@"; }
+logs_have() { docker logs "$S" 2>&1 | grep "$1" > /dev/null; }
+# Where the service is for those outside: an address of the host, and the port there. (Not 127.0.0.1: of that
 # docker-proxy takes care, which in Docker 20.10 now and then ends with a thread of dockerd.)
-at() { echo "$(field "$N" .NetworkSettings.Gateway):$(D port "$N" | head -1 | sed 's/.*://')"; }
+host() { field "$S" .NetworkSettings.Gateway; }
+port() { D port "$S" | head -1 | sed 's/.*://'; }
+at() { echo "$(host):$(port)"; }
+# client IMAGE COMMAND…: a program of an image as one of the host, on its side of the published port.
+client() { D run --rm -i --runtime=runc --network=host --label "case=$N" "$@"; }
 # Says something there and prints the first line, or so many bytes, of the answer.
 outside() { # TEXT BYTES
     local place
@@ -14,33 +25,42 @@ outside() { # TEXT BYTES
 }
 
 ## redis
-serve redis 6379
-soon X redis-cli ping
-has "$(D logs "$N")" 'Ready to accept connections'
-eq "$(X redis-cli set key value)" OK
+S=redis
+docker run --name redis -d --runtime="$RT" -p 6379:6379 redis > /dev/null
+host=$(host)
+soon client redis redis-cli -h "$host" ping
+eq "$(client redis redis-cli -h "$host" set key value)" OK
 eq "$(X redis-cli get key)" value
 eq "$(outside 'GET key\r\n' 9 | tr '\n' ' ')" '$5 value'
-has "$(X redis-benchmark -q -n 3000 -c 20 -t ping_inline,set,get,lpush,lrange_100)" 'GET: '
-has "$(X redis-benchmark -q -n 20000 -c 20 -P 16 -t set,get)" 'SET: '
-has "$(X ps aux)" redis-server
+out=$(client redis redis-benchmark -h "$host" -q -n 3000 -c 20 -t ping_inline,set,get,lpush,lrange_100 | tr '\r' '\n')
+for word in PING_INLINE: SET: GET: LPUSH: "LRANGE_100 (first 100 elements):"; do has "$out" "$word"; done
+has "$(client redis redis-benchmark -h "$host" -q -n 20000 -c 20 -P 16 -t set,get)" 'SET: '
+# That was this server.
+requests=$(docker exec -i redis redis-cli info stats | tr -d '\r' | sed -n 's/^total_commands_processed://p')
+[ "$requests" -gt 40000 ]
+has "$(docker logs redis)" 'Ready to accept connections'
+out=$(docker exec -i redis ps aux)
+has "$out" redis-server
+has "$out" 'ps aux'
 # The snapshot forks; it is read again at the next start.
 eq "$(X redis-cli bgsave)" 'Background saving started'
-soon is 0 sh -c "docker -H unix://$BASE/docker.sock exec $N redis-cli info persistence | tr -d '\r' | sed -n 's/^rdb_bgsave_in_progress://p'"
+soon is 0 sh -c "docker exec redis redis-cli info persistence | tr -d '\r' | sed -n 's/^rdb_bgsave_in_progress://p'"
 has "$(X redis-cli info persistence)" rdb_last_bgsave_status:ok
-D stop "$N" > /dev/null
-eq "$(field "$N" .State.ExitCode)" 0
-has "$(D logs "$N")" 'ready to exit'
-D start "$N" > /dev/null
-soon X redis-cli ping
+eq "$(docker stop redis)" redis
+eq "$(field redis .State.ExitCode)" 0
+has "$(docker logs redis)" 'ready to exit'
+code 1 client redis redis-cli -h "$host" ping
+docker start redis > /dev/null
+soon client redis redis-cli -h "$host" ping
 eq "$(X redis-cli get key)" value
 ## redis-append-only
-serve redis 6379
+NET=bridge run --name "$N" -d redis > /dev/null
 soon X redis-cli ping
 X redis-cli config set appendonly yes > /dev/null
 X redis-benchmark -q -n 2000 -r 1000 -t set > /dev/null
 keys=$(X redis-cli dbsize)
 X redis-cli bgrewriteaof > /dev/null
-soon is 0 sh -c "docker -H unix://$BASE/docker.sock exec $N redis-cli info persistence | tr -d '\r' | sed -n 's/^aof_rewrite_in_progress://p'"
+soon is 0 sh -c "docker exec $N redis-cli info persistence | tr -d '\r' | sed -n 's/^aof_rewrite_in_progress://p'"
 X redis-cli debug loadaof > /dev/null
 eq "$(X redis-cli dbsize)" "$keys"
 ## nginx
@@ -52,12 +72,13 @@ has "$(X curl -sI http://127.0.0.1/1k)" 'Accept-Ranges: bytes'
 eq "$(X sh -c 'curl -s -r 10-19 http://127.0.0.1/1k | wc -c')" 10
 eq "$(X curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/none)" 404
 eq "$(X sh -c 'for i in 1 2 3 4 5 6 7 8; do curl -sf "http://127.0.0.1/1k?[1-50]" | wc -c & done; wait' | sort -u)" 51200
-soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep 'GET /none'"
+soon logs_have 'GET /none'
+has "$(X ps aux)" 'nginx: worker process'
 # A reload replaces the workers.
 X nginx -s reload
 soon X curl -sf -o /dev/null http://127.0.0.1/
-D stop "$N" > /dev/null
-eq "$(field "$N" .State.ExitCode)" 0
+docker stop "$S" > /dev/null
+eq "$(field "$S" .State.ExitCode)" 0
 ## postgres
 serve postgres 5432
 soon X pg_isready -h 127.0.0.1
@@ -67,12 +88,16 @@ X psql -q -h 127.0.0.1 -c 'create index on t (s)' -c 'vacuum analyze t'
 eq "$(X psql -At -h 127.0.0.1 -c "select count(*), sum(n), (select n from t where s = md5('77')) from t")" '5000|12502500|77'
 # A request for TLS, which this server declines.
 eq "$(outside '\0\0\0\10\4\322\26\57' 1)" N
+eq "$(client postgres psql -At -h "$(host)" -c 'select sum(n) from t')" 12502500
 X pgbench -q -i -s 1 -h 127.0.0.1 > /dev/null 2>&1
 has "$(X pgbench -n -c 4 -t 20 -h 127.0.0.1 2>&1)" 'actually processed: 80/80'
+has "$(client postgres pgbench -n -c 4 -t 20 -h "$(host)" 2>&1)" 'actually processed: 80/80'
+has "$(X ps aux)" 'postgres: checkpointer'
+soon logs_have 'database system is ready to accept connections'
 eq "$(X psql -At -c 'select 1')" 1
-D stop "$N" > /dev/null
-eq "$(field "$N" .State.ExitCode)" 0
-D start "$N" > /dev/null
+docker stop "$S" > /dev/null
+eq "$(field "$S" .State.ExitCode)" 0
+docker start "$S" > /dev/null
 soon X pg_isready -h 127.0.0.1
 eq "$(X psql -At -h 127.0.0.1 -c 'select count(*) from t')" 5000
 ## mariadb
@@ -82,19 +107,23 @@ X mariadb -e "create database d; create user u identified by 'p'; grant all on d
 X mariadb -h 127.0.0.1 -u u -pp d -e 'create table t (n int primary key, s varchar(64)) engine=innodb; insert into t select seq, md5(seq) from seq_1_to_2000; update t set s = concat(s, n) where n % 2 = 0'
 eq "$(X mariadb -N -h 127.0.0.1 -u u -pp d -e 'select count(*), sum(length(s)) from t')" "2000	67448"
 has "$(outside '' 40)" MariaDB
+eq "$(client mariadb mariadb -N -h "$(host)" -P "$(port)" -u u -pp d -e 'insert into t values (0, "out"); select count(*) from t')" 2001
+has "$(X ps aux)" mariadbd
 X mariadb-dump d > "$BASE/$N.sql"
 has "$(tail -1 "$BASE/$N.sql")" 'Dump completed'
 rm "$BASE/$N.sql"
-D stop "$N" > /dev/null
-eq "$(field "$N" .State.ExitCode)" 0
-has "$(D logs "$N" 2>&1)" 'Shutdown complete'
+docker stop "$S" > /dev/null
+eq "$(field "$S" .State.ExitCode)" 0
+has "$(docker logs "$S" 2>&1)" 'Shutdown complete'
 ## memcached
 serve memcached 11211
 soon X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211'
 out=$(X bash -c 'exec 3<> /dev/tcp/127.0.0.1/11211; printf "set k 0 0 5\r\nhello\r\nget k\r\nincr none 1\r\nquit\r\n" >&3; cat <&3' | tr -d '\r' | tr '\n' ' ')
 eq "$out" 'STORED VALUE k 0 5 hello END NOT_FOUND '
 has "$(outside 'version\r\n')" VERSION
-D stop "$N" > /dev/null
+eq "$(outside 'get k\r\n')" 'VALUE k 0 5'
+has "$(X ps aux)" memcached
+docker stop "$S" > /dev/null
 ## node
 cat > "$BASE/$N.js" <<'J'
 const http = require('http'), { Worker } = require('worker_threads'), { execSync } = require('child_process');
@@ -106,7 +135,7 @@ const server = http.createServer((q, r) => {
 process.on('SIGTERM', () => { console.log('bye'); server.close(); process.exit(3); });
 J
 NET=bridge run --name "$N" -d -p 8000 -v "$BASE/$N.js:/srv/s.js:ro" services node /srv/s.js > /dev/null
-soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
+soon logs_have ready
 eq "$(X sh -c 'head -c 3000000 /dev/zero | curl -s --data-binary @- http://127.0.0.1:8000/')" 3000000
 eq "$(head -c 3000000 /dev/zero | curl -s --data-binary @- "http://$(at)/")" 3000000
 eq "$(X curl -s http://127.0.0.1:8000/child)" from-child
@@ -120,7 +149,7 @@ NET=bridge run --name "$N" -d -p 8000 -w /usr/share services python3 -u -m http.
 soon X curl -sf -o /dev/null http://127.0.0.1:8000/
 eq "$(X sh -c 'curl -s http://127.0.0.1:8000/common-licenses/GPL-3 | cmp - /usr/share/common-licenses/GPL-3 && echo same')" same
 eq "$(curl -s "http://$(at)/common-licenses/GPL-3" | sha256sum)" "$(X sha256sum < /dev/null /usr/share/common-licenses/GPL-3 | sed 's| /.*| -|')"
-soon sh -c "docker -H unix://$BASE/docker.sock logs $N 2>&1 | grep 'GET /common-licenses/GPL-3'"
+soon logs_have 'GET /common-licenses/GPL-3'
 eq "$(X python3 -c 'import multiprocessing as m; print(sum(m.Pool(3).map(abs, range(-100, 0))))')" 5050
 eq "$(X python3 -c 'import asyncio
 async def f(n): await asyncio.sleep(0.01); return n
@@ -136,7 +165,7 @@ public class S { public static void main(String[] a) throws Exception {
   Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("bye"))); } }
 J
 NET=bridge run --name "$N" -d -p 8000 -v "$BASE/$N.java:/srv/S.java:ro" services java -Xmx128m /srv/S.java > /dev/null
-soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep ready"
+soon logs_have ready
 eq "$(X curl -s http://127.0.0.1:8000/)" 'sum 500500'
 eq "$(curl -s "http://$(at)/")" 'sum 500500'
 eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1:8000/?[1-20]" & done | wc -c')" 800
@@ -145,13 +174,14 @@ eq "$(field "$N" .State.ExitCode)" 143
 has "$(D logs "$N")" bye
 rm "$BASE/$N.java"
 ## apache-php
-serve apache 80
+serve apache 80 8080
 soon X curl -sf -o /dev/null http://127.0.0.1/
 eq "$(X curl -s http://127.0.0.1/a.php)" Linux42
 eq "$(curl -s "http://$(at)/a.php")" Linux42
 has "$(X curl -sI http://127.0.0.1/)" Apache
+has "$(X ps aux)" apache2
 eq "$(X sh -c 'for i in 1 2 3 4; do curl -sf "http://127.0.0.1/a.php?[1-20]" & done | sort | uniq -c | tr -s " "')" ' 80 Linux42'
-D stop "$N" > /dev/null
+docker stop "$S" > /dev/null
 ## names-on-a-network
 # Services of a network find each other by name, whatever was there first.
 D network create "$N" > /dev/null
