@@ -146,12 +146,16 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Goes to the namespaces that `paths` name.
+    /// Goes to the namespaces that `paths` name. Where this process is already it need not go, and without root may not
+    /// (`podman run --network host`).
     pub fn go(paths: &[(PathBuf, LinkNameSpaceType)]) -> Result<Visit> {
         let mut visit = Visit { home: Vec::new() };
         for (path, kind) in paths {
             let there = open(path)?;
             let home = open(Path::new(home_path(*kind)))?;
+            if is_same(&there, &home)? {
+                continue;
+            }
             if let Err(error) = move_into_link_name_space(there.as_fd(), Some(*kind)) {
                 visit.leave()?;
                 return Err(error).with_context(|| format!("cannot join the namespace {}", path.display()));
@@ -210,6 +214,12 @@ fn home_path(kind: LinkNameSpaceType) -> &'static str {
         LinkNameSpaceType::HostNameAndNISDomainName => "/proc/self/ns/uts",
         _ => "/proc/self/ns/net",
     }
+}
+
+/// Whether two descriptors are of one namespace.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let id = |of: &OwnedFd| rustix::fs::fstat(of).map(|s| (s.st_dev, s.st_ino)).context("namespace");
+    Ok(id(one)? == id(other)?)
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {
