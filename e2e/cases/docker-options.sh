@@ -160,7 +160,7 @@ soon logs_has 'child 137'
 eq "$(field "$N" .State.Status)" running
 ## oom-event
 since=$(date +%s)
-run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'x=a; while :; do x=$x$x$x; done' && exit 1 || eq "$?" 137
+run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'sleep 0.5; x=a; while :; do x=$x$x$x; done' && exit 1 || eq "$?" 137
 has "$(D events --since "$since" --until "$(($(date +%s) + 1))" --filter "label=case=$N" --format '{{.Action}}' | tr '\n' ' ')" oom
 ## limits-in-the-cgroup
 run -d --name "$N" --cpu-shares 300 --cpuset-mems 0 --memory 50m --memory-reservation 30m --pids-limit 77 --blkio-weight 300 bb sleep 100 > /dev/null 2>&1

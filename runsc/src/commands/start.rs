@@ -22,10 +22,10 @@ pub fn start(context: &Context, args: &IdArgs) -> Result<u8> {
 
 /// Lets the program run; then the poststart hooks.
 pub fn start_container(container: &Container) -> Result<()> {
-    let client = container.client()?;
-    client.start()?;
+    // What takes time comes before: containerd's shim asks to hear of ends for lack of memory only when this command is over.
     let config: oci::Spec = spec::parse(&container.directory.read_config()?)?;
     let poststart = config.hooks().as_ref().and_then(|h| h.poststart().as_ref());
+    container.client()?.start()?;
     if poststart.is_some() {
         let record = &container.record;
         let state = hooks::state(
