@@ -218,9 +218,31 @@ eq "$(D wait "$N")" 0
 eq "$(D logs "$N")" hello
 rm -r "$BASE/$N.v"
 ## volume-unix-socket
-# A socket of the host in a volume: docker.sock, as many mount it.
-[ "$RT" = runc ] || { note "sockets of the host are not given to a sandbox"; exit 0; }
+# A socket of the host in a volume, as many mount docker.sock: it is seen, and answers who connects.
 run --rm -v "$BASE/docker.sock:/s" bb test -S /s
+run --rm -v "$BASE:/v:ro" bb test -S /v/docker.sock
+cat > "$BASE/$N.c" <<'C'
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(void)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = "/s"};
+	const char *ask = "GET /_ping HTTP/1.0\r\n\r\n";
+	char answer[4096] = "";
+	int s = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (connect(s, (struct sockaddr *)&to, sizeof to) < 0 || write(s, ask, strlen(ask)) < 0)
+		return perror("/s"), 1;
+	for (ssize_t n, have = 0; (n = read(s, answer + have, sizeof answer - 1 - have)) > 0; have += n)
+		;
+	return puts(answer), 0;
+}
+C
+cc -static -o "$BASE/$N.bin" "$BASE/$N.c"
+has "$(run --rm -v "$BASE/docker.sock:/s" -v "$BASE/$N.bin:/ping" bb /ping)" '200 OK'
+rm "$BASE/$N.c" "$BASE/$N.bin"
 ## volume-rm-with-v
 run -d --name "$N" -v /data bb sleep 100 > /dev/null
 volume=$(D inspect -f '{{range .Mounts}}{{.Name}}{{end}}' "$N")
