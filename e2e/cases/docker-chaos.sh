@@ -15,7 +15,7 @@ alive() {
 }
 # The number of the process that is to be hit; nothing if it is not there (yet).
 number() {
-    local pid name=
+    local pid= name=
     case "$1" in
     dockerd) pid=$(cat "$BASE/$N/pid") name=dockerd ;;
     containerd) pid=$(cat "$exec_root/containerd/containerd.pid") name=containerd ;;
