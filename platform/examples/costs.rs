@@ -2,6 +2,9 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/common/sites.rs"]
+#[expect(dead_code, reason = "only part of it is needed here")]
+mod sites;
 
 use common::{DATA, Guest, regs};
 use platform::*;
@@ -24,12 +27,26 @@ fn main() {
         }
         let g = Guest::new(platform.clone());
         let space = g.space();
+        if name == "systrap" {
+            println!("  system call, patched       {:>10.2?}", patched_calls());
+        }
         println!("  map, guest idle            {:>10.2?}", time(5000, |_| g.map_data(&space, Prot::READ)));
         println!("  map after each call        {:>10.2?}", call_and_map(&g));
         println!("  fault and map              {:>10.2?}", faults(&g));
         println!("  thread                     {:>10.2?}", new_threads(&g));
         println!("  address space and thread   {:>10.2?}", new_spaces(&g));
     }
+}
+
+/// A call from a patched site.
+fn patched_calls() -> Duration {
+    let mut w = sites::World::new();
+    let mut r = sites::full(pos!(p_number));
+    assert!(w.patch(pos!(p_number_end), 121));
+    time(200_000, |_| {
+        assert_eq!(w.switch(&mut r), Trap::Syscall);
+        r.set_return(0);
+    })
 }
 
 fn time(n: u32, mut f: impl FnMut(u32)) -> Duration {

@@ -201,7 +201,7 @@ pub struct CallSite<'a> {
     pub room: Option<GuestRange>,
 }
 
-/// Answers to calls that only tell the thread about itself.
+/// Answers to calls that only tell the thread about itself. One more, that of its parent, comes by [`Interrupt::set_parent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constants {
     /// getpid(2)
@@ -324,6 +324,11 @@ pub trait Interrupt: Send + Sync {
     /// The guest thread is about to sleep in a call: what the host runs for it need not stay ready. Called by the thread of the context,
     /// between two calls of `switch`.
     fn rest(&self) {}
+    /// What getppid(2) answers the thread from now on, where [`Context::set_constants`] lets it be answered; 0 until it is told. May be
+    /// called from any thread at any time, since parents end while their children run; calls for one context must be kept in order.
+    fn set_parent(&self, pid: u32) {
+        let _ = pid;
+    }
 }
 
 /// Opens the platform of that name: "ptrace", "systrap" or "auto". Must be called before the process is locked down, in the

@@ -36,7 +36,7 @@ std::arch::global_asm!(
     "a_toggle: mov dword ptr [rdi], ebx; pause; mov dword ptr [rdi], ecx; jmp a_toggle",
     // the same site again and again, to be patched
     ".globl a_call",
-    "a_call: mov eax, 110",
+    "a_call: mov eax, 121",
     "  syscall",
     ".globl a_call_end",
     "a_call_end: jmp a_call",
@@ -99,7 +99,7 @@ impl World {
         let after = pos!(a_call_end);
         let room = space.patch_room(after).map(|(_, len)| GuestRange { start: AREA, end: AREA + len });
         let (file, prot) = (self.g.mem.host_file(), Prot::READ | Prot::EXEC);
-        space.patch_call(&CallSite { after, nr: 110, file, offset: self.code.start, prot, room }).unwrap()
+        space.patch_call(&CallSite { after, nr: 121, file, offset: self.code.start, prot, room }).unwrap()
     }
 
     /// What every attack has to leave possible.
@@ -495,7 +495,7 @@ fn threads_without_number() {
     for (cx, r) in &mut all {
         r.rax = 0;
         assert_eq!(cx.switch(&space, r).unwrap(), Trap::Syscall);
-        assert_eq!((r.orig_rax, r.rip), (110, pos!(a_call_end)));
+        assert_eq!((r.orig_rax, r.rip), (121, pos!(a_call_end)));
     }
     assert!(!w.patch(&space), "a thread without a number could not run it");
     w.still_works();

@@ -37,7 +37,7 @@ fn syscall_loop(g: Guest) {
     let mut r = regs(at!(g_loop));
     for i in 0..100 {
         assert_eq!(cx.switch(&space, &mut r).unwrap(), Trap::Syscall);
-        assert_eq!((r.syscall_nr(), r.rip, r.rbx), (110, at!(g_loop) + 7, i));
+        assert_eq!((r.syscall_nr(), r.rip, r.rbx), (121, at!(g_loop) + 7, i));
         r.set_return(1);
     }
 }

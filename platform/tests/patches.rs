@@ -2,152 +2,15 @@
 
 #[expect(dead_code, reason = "only part of it is needed here")]
 mod common;
+#[path = "common/sites.rs"]
+mod sites;
 
-use common::{DATA, Guest, regs};
+use common::DATA;
 use platform::*;
+use sites::{CODE, World, full};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-std::arch::global_asm!(
-    ".section .rodata.patch_guests, \"a\"",
-    ".balign 4096",
-    ".globl p_start",
-    "p_start: nop; nop; nop; nop; nop; nop; nop; nop; nop; nop",
-    // every register but rax, rcx and r11 stays, as do flags and the red zone; rdi counts
-    ".globl p_number",
-    "p_number: mov qword ptr [rsp - 8], 77; mov qword ptr [rsp - 128], 78",
-    "  mov eax, 110",
-    "  syscall",
-    ".globl p_number_end",
-    "p_number_end: inc rbx",
-    "  jmp p_number",
-    // the same with the zero flag set, and carry
-    ".globl p_flags",
-    "p_flags: xor eax, eax; stc; mov eax, 110",
-    "  syscall",
-    ".globl p_flags_end",
-    "p_flags_end: pushfq; pop r9; inc rbx; jmp p_flags",
-    // as Go and syscall(3) have it
-    ".globl p_compare",
-    "p_compare: mov rax, r15",
-    ".globl p_compare_call",
-    "p_compare_call: syscall",
-    ".globl p_compare_end",
-    "p_compare_end: cmp rax, -4095",
-    "  jae 2f",
-    "  inc rbx; jmp p_compare",
-    "2: inc rbp; jmp p_compare",
-    // as musl has it
-    ".globl p_moved",
-    "p_moved: mov r11, 55; mov rax, r15; call 3f; inc rbx; jmp p_moved",
-    "3: mov [rsp + 8], r11",
-    "  syscall",
-    ".globl p_moved_end",
-    "p_moved_end: ret",
-    // a call that records answer
-    ".globl p_pid",
-    "p_pid: test rbx, rbx; mov eax, 39",
-    "  syscall",
-    ".globl p_pid_end",
-    "p_pid_end: pushfq; pop r9; mov r10, rcx; inc rbx; cmp eax, r12d; je p_pid; ud2",
-    // vector registers over calls
-    ".globl p_fpu",
-    "p_fpu: movq rbx, xmm7; mov eax, 110",
-    "  syscall",
-    ".globl p_fpu_end",
-    "p_fpu_end: jmp p_fpu",
-    ".globl p_end",
-    "p_end: nop; nop; nop; nop; nop; nop; nop; nop; nop; nop",
-    ".text",
-);
-
-unsafe extern "C" {
-    static p_start: u8;
-    static p_end: u8;
-    static p_number: u8;
-    static p_number_end: u8;
-    static p_flags: u8;
-    static p_flags_end: u8;
-    static p_compare: u8;
-    static p_compare_call: u8;
-    static p_compare_end: u8;
-    static p_moved: u8;
-    static p_moved_end: u8;
-    static p_pid: u8;
-    static p_pid_end: u8;
-    static p_fpu: u8;
-    static p_fpu_end: u8;
-}
-
-const CODE: u64 = 0x5555_5540_0000;
-
-macro_rules! pos {
-    ($label:ident) => {
-        CODE + (&raw const $label as u64 - &raw const p_start as u64)
-    };
-}
-
-fn systrap() -> Arc<dyn Platform> {
-    static P: OnceLock<Arc<dyn Platform>> = OnceLock::new();
-    P.get_or_init(|| platform::open("systrap").expect("systrap platform")).clone()
-}
-
-struct World {
-    g: Guest,
-    code: FileRange,
-    space: Arc<dyn AddressSpace>,
-    cx: Box<dyn Context>,
-}
-
-impl World {
-    fn new() -> World {
-        let g = Guest::new(systrap());
-        let code = g.mem.allocate(PAGE, AllocOpts::default()).unwrap();
-        // SAFETY: both labels are in one read-only section.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(
-                &raw const p_start,
-                &raw const p_end as usize - &raw const p_start as usize,
-            )
-        };
-        assert!(bytes.len() < PAGE as usize);
-        g.mem.block(code).write(0, bytes).unwrap();
-        let space = g.platform.new_address_space().unwrap();
-        let cx = g.platform.new_context().unwrap();
-        g.map_data(&space, Prot::READ | Prot::WRITE);
-        let w = World { g, code, space, cx };
-        w.map_code();
-        w
-    }
-
-    fn map_code(&self) {
-        let at = GuestRange { start: CODE, end: CODE + PAGE };
-        self.space.map(at, self.g.mem.host_file(), self.code.start, Prot::READ | Prot::EXEC, false).unwrap();
-    }
-
-    fn patch(&self, after: u64, nr: u64) -> bool {
-        let room = self.space.patch_room(after).map(|(_, len)| {
-            let start = CODE - (1 << 20);
-            GuestRange { start, end: start + len }
-        });
-        let file = self.g.mem.host_file();
-        let prot = Prot::READ | Prot::EXEC;
-        self.space.patch_call(&CallSite { after, nr, file, offset: self.code.start, prot, room }).unwrap()
-    }
-
-    fn switch(&mut self, r: &mut Registers) -> Trap {
-        self.cx.switch(&self.space, r).unwrap()
-    }
-}
-
-fn full(rip: u64) -> Registers {
-    let mut r = regs(rip);
-    r.rsp = DATA + 8 * PAGE;
-    (r.rdi, r.rsi, r.rdx, r.r10, r.r8) = (1, 2, 3, 4, 5);
-    (r.rbp, r.r12, r.r13, r.r14, r.r15) = (10, 12, 13, 14, 110);
-    r
-}
 
 #[test]
 fn the_same_registers() {
@@ -162,11 +25,11 @@ fn the_same_registers() {
         let mut r = full(start);
         for i in 0..40 {
             if i == 10 {
-                assert!(w.patch(end, 110));
-                assert!(!w.patch(end, 110), "once is enough");
+                assert!(w.patch(end, 121));
+                assert!(!w.patch(end, 121), "once is enough");
             }
             assert_eq!(w.switch(&mut r), Trap::Syscall);
-            assert_eq!((r.orig_rax, r.rip, r.rcx, r.r11), (110, end, end, r.eflags));
+            assert_eq!((r.orig_rax, r.rip, r.rcx, r.r11), (121, end, end, r.eflags));
             // Elsewhere they come from the count in rbx.
             let flags = if start == pos!(p_flags) { r.eflags } else { 0 };
             seen.push(Registers { rbx: 0, eflags: flags, r11: flags, ..r });
@@ -194,7 +57,7 @@ fn results_decide_comparisons() {
     for i in 0..100u64 {
         if i == 20 {
             // The thread is in the kernel: it comes back to an instruction that is there no more.
-            assert!(w.patch(pos!(p_compare_end), 110));
+            assert!(w.patch(pos!(p_compare_end), 121));
         }
         assert_eq!(w.switch(&mut r), Trap::Syscall);
         assert_eq!((r.rbx, r.rbp), (i.div_ceil(2), 10 + i / 2));
@@ -227,7 +90,7 @@ fn results_decide_comparisons() {
 #[test]
 fn all_registers_can_change() {
     let mut w = World::new();
-    assert!(w.patch(pos!(p_number_end), 110));
+    assert!(w.patch(pos!(p_number_end), 121));
     let mut r = full(pos!(p_number));
     for i in 0..200u64 {
         assert_eq!(w.switch(&mut r), Trap::Syscall);
@@ -250,7 +113,7 @@ fn all_registers_can_change() {
 #[test]
 fn vector_state_of_waiting_threads() {
     let mut w = World::new();
-    assert!(w.patch(pos!(p_fpu_end), 110));
+    assert!(w.patch(pos!(p_fpu_end), 121));
     let mut r = full(pos!(p_fpu));
     assert_eq!(w.switch(&mut r), Trap::Syscall);
     for i in 1..100u64 {
@@ -277,7 +140,7 @@ fn mappings_undo_patches() {
     let all = GuestRange { start: CODE, end: CODE + PAGE };
     for i in 0..60u64 {
         if i % 5 == 0 {
-            assert!(w.patch(end, 110), "{i}");
+            assert!(w.patch(end, 121), "{i}");
         }
         match i % 15 {
             3 => w.map_code(),
@@ -305,7 +168,7 @@ fn single_steps() {
     let steps = |patched: bool, start: u64, end: u64| {
         let mut w = World::new();
         if patched {
-            assert!(w.patch(end, 110));
+            assert!(w.patch(end, 121));
         }
         let mut r = full(start);
         let mut seen = Vec::new();
@@ -339,7 +202,7 @@ fn interrupts_everywhere() {
     ] {
         let mut w = World::new();
         let constant = start == pos!(p_pid);
-        let nr = if constant { 39 } else { 110 };
+        let nr = if constant { 39 } else { 121 };
         let c = Constants { pid: 12, tid: 1, uid: 2, euid: 3, gid: 4, egid: 5 };
         w.cx.set_constants(Some(c));
         let mut r = full(start);
@@ -437,6 +300,48 @@ fn constants() {
     }
 }
 
+/// The parent's number changes while the guest runs: it sees that without a trap, also in another process than the one where it was told.
+#[test]
+fn parents_change_while_guests_run() {
+    let mut w = World::new();
+    let mut r = full(pos!(p_parent));
+    w.cx.set_constants(Some(Constants { pid: 13, tid: 1, uid: 2, euid: 3, gid: 4, egid: 5 }));
+    let handle = w.cx.interrupter();
+    for round in 0..20u32 {
+        if round % 4 == 0 {
+            // A new process: nothing is patched there yet.
+            handle.set_parent(100 + round);
+            let other = w.g.platform.new_address_space().unwrap();
+            w.g.map_data(&other, Prot::READ | Prot::WRITE);
+            w.space = other;
+            w.map_code();
+            (r.rip, r.rbx, r.r12) = (pos!(p_parent), 1, 0);
+            assert_eq!(w.switch(&mut r), Trap::Syscall);
+            assert!(w.patch(pos!(p_parent_end), 110));
+        }
+        // A trap would be a call, and an answer that stays the old one no end at all.
+        (r.rip, r.rbx, r.r12) = (pos!(p_parent), 1, u64::from(100 + round));
+        let told = handle.clone();
+        let (seen, is_seen) = std::sync::mpsc::channel();
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5));
+            told.set_parent(101 + round);
+            if is_seen.recv_timeout(Duration::from_secs(20)).is_err() {
+                told.interrupt();
+            }
+        });
+        let trap = w.switch(&mut r);
+        assert!(matches!(trap, Trap::Signal(s) if s.signo == libc::SIGILL), "{round}: {trap:?}");
+        seen.send(()).unwrap();
+        later.join().unwrap();
+        assert_eq!((r.rax, r.r10), (u64::from(101 + round), pos!(p_parent_end)));
+    }
+    w.cx.set_constants(None);
+    r.rip = pos!(p_parent);
+    assert_eq!(w.switch(&mut r), Trap::Syscall);
+    assert_eq!((r.orig_rax, r.rip), (110, pos!(p_parent_end)));
+}
+
 #[test]
 fn many_threads_patch_and_call() {
     let w = World::new();
@@ -453,7 +358,7 @@ fn many_threads_patch_and_call() {
                 r.rsp = DATA + (n + 1) * PAGE;
                 for i in 0..6000 {
                     assert_eq!(cx.switch(&space, &mut r).unwrap(), Trap::Syscall);
-                    assert_eq!((r.rbx, r.orig_rax), (i, 110));
+                    assert_eq!((r.rbx, r.orig_rax), (i, 121));
                     r.set_return(1);
                 }
                 cx.release();
@@ -469,7 +374,7 @@ fn many_threads_patch_and_call() {
             });
             let (file, prot) = (w.host_file(), Prot::READ | Prot::EXEC);
             let offset = offset_of(&space, &w);
-            space.patch_call(&CallSite { after: end, nr: 110, file, offset, prot, room }).unwrap();
+            space.patch_call(&CallSite { after: end, nr: 121, file, offset, prot, room }).unwrap();
             std::thread::sleep(Duration::from_millis(1));
         }
         space.protect(code, Prot::READ | Prot::EXEC).unwrap();
@@ -490,23 +395,4 @@ fn offset_of(_: &Arc<dyn AddressSpace>, mem: &Arc<MemoryFile>) -> u64 {
         }
         at += PAGE;
     }
-}
-
-/// Not a test of speed; prints what a call costs.
-#[test]
-fn costs() {
-    let mut w = World::new();
-    let mut r = full(pos!(p_number));
-    let mut time = |w: &mut World, n: u32| {
-        let start = Instant::now();
-        for _ in 0..n {
-            assert_eq!(w.switch(&mut r), Trap::Syscall);
-            r.set_return(0);
-        }
-        start.elapsed() / n
-    };
-    let trapped = time(&mut w, 50_000);
-    assert!(w.patch(pos!(p_number_end), 110));
-    let patched = time(&mut w, 200_000);
-    println!("trapped {trapped:?}, patched {patched:?}");
 }

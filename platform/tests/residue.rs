@@ -50,11 +50,9 @@ fn churn(name: &str) {
     once(&g);
     settle(0);
     let (fds, maps) = (descriptors(), mappings());
-    let start = Instant::now();
     for _ in 0..500 {
         once(&g);
     }
-    println!("{name}: address space, thread, fault-free run and end: {:?}", start.elapsed() / 500);
     settle(0);
     assert_eq!(descriptors(), fds);
     // Kept alive together, ended together.
@@ -79,34 +77,4 @@ fn nothing_is_left() {
         churn(name);
         assert_eq!(descriptors(), fds);
     }
-    for name in ["ptrace", "systrap"] {
-        round_trips(name);
-    }
-}
-
-/// Not a check: prints what a system call costs.
-fn round_trips(name: &str) {
-    let native = {
-        let start = Instant::now();
-        for _ in 0..200_000 {
-            std::hint::black_box(rustix::process::getppid());
-        }
-        start.elapsed() / 200_000
-    };
-    let g = Guest::new(platform::open(name).unwrap());
-    let space = g.space();
-    let mut cx = g.platform.new_context().unwrap();
-    let mut r = regs(at!(g_loop));
-    let n = 20_000;
-    let start = Instant::now();
-    for _ in 0..n {
-        assert_eq!(cx.switch(&space, &mut r).unwrap(), Trap::Syscall);
-        r.set_return(1);
-    }
-    let trip = start.elapsed() / n;
-    let start = Instant::now();
-    for _ in 0..n {
-        g.map_data(&space, Prot::READ);
-    }
-    println!("{name}: getppid natively {native:?}, round trip {trip:?}, map {:?}", start.elapsed() / n);
 }

@@ -48,7 +48,7 @@ pub const DATA_XMASK: usize = 0x3a0;
 /// The record of threads that have none: everything is asked of the sentry.
 pub const DATA_RECORD: usize = 0x3e0;
 /// Numbers of the calls that records can answer, u32 each.
-pub const DATA_NUMBERS: usize = 0x3a8;
+pub const DATA_NUMBERS: usize = 0x400;
 /// The kernel's `struct sigaction` of guest threads' handler.
 pub const DATA_ACTION: usize = 0x3c0;
 /// Filter instructions.
@@ -84,8 +84,10 @@ pub const CMD_LIST: usize = 64;
 pub const CMD_MAX: usize = (CMD_RECORDS - CMD_LIST) / 64;
 /// Records of the first threads of the process: [`RECORD_LEN`] bytes each.
 pub const CMD_RECORDS: usize = 0x800;
-/// Bytes of a record: where to go with the zero flag clear, where with it set, six answers (u32), the context page.
+/// Bytes of a record: where to go with the zero flag clear, where with it set, seven answers (u32), at 48 the context page.
 pub const RECORD_LEN: usize = 64;
+/// Where in a record getppid(2)'s answer is.
+pub const RECORD_PARENT: usize = 40;
 /// How many threads of a process have a record.
 pub const RECORDS: u64 = ((4096 - CMD_RECORDS) / RECORD_LEN) as u64;
 

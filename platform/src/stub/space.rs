@@ -157,9 +157,18 @@ impl StubSpace {
         for (i, value) in answers.into_iter().enumerate() {
             slot.word(base + 16 + 4 * i).store(value, Relaxed);
         }
-        slot.long(base + 40).store(at, Relaxed);
+        slot.long(base + 48).store(at, Relaxed);
         slot.long(base).store(go.0, Relaxed);
         slot.long(base + 8).store(go.1, Relaxed);
+    }
+
+    /// Writes what the record of that thread says of its parent process.
+    pub fn set_record_parent(&self, at: u64, parent: u32) {
+        let number = (at - layout::CTX_BASE) / layout::CTX_SIZE;
+        if number < layout::RECORDS {
+            let base = layout::CMD_RECORDS + layout::RECORD_LEN * number as usize;
+            self.mapper().slot().word(base + layout::RECORD_PARENT).store(parent, Relaxed);
+        }
     }
 
     /// A new thread may run everywhere; it has inherited the mapper's binding.

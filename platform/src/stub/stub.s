@@ -612,6 +612,7 @@ runsc_stub_const:
     CONSTANT geteuid, 28
     CONSTANT getgid, 32
     CONSTANT getegid, 36
+    CONSTANT getppid, 40
 .Lconstant:
     jz .Lconstant_zero
     .globl runsc_stub_const_nonzero
@@ -626,7 +627,7 @@ runsc_stub_const_zero:
     .globl runsc_stub_answer_zero
 runsc_stub_answer_zero:
     mov eax, dword ptr [r11 + rax]
-    mov r11, [r11 + 40]
+    mov r11, [r11 + 48]
     mov [r11 + {reg_rsp}], rsp
     lea rsp, [r11 + {reg_eflags} + 8]
     pushfq
@@ -636,7 +637,7 @@ runsc_stub_answer_zero:
     .globl runsc_stub_answer_nonzero
 runsc_stub_answer_nonzero:
     mov eax, dword ptr [r11 + rax]
-    mov r11, [r11 + 40]
+    mov r11, [r11 + 48]
     mov [r11 + {reg_rsp}], rsp
     lea rsp, [r11 + {reg_eflags} + 8]
     pushfq

@@ -121,6 +121,7 @@ unsafe extern "C" {
     static runsc_stub_const_geteuid: u8;
     static runsc_stub_const_getgid: u8;
     static runsc_stub_const_getegid: u8;
+    static runsc_stub_const_getppid: u8;
     static runsc_stub_answer_zero: u8;
     static runsc_stub_answer_nonzero: u8;
     static runsc_stub_ask_zero: u8;
@@ -163,7 +164,7 @@ pub struct FastText {
     /// The way in where it does not: the address after the call stands in the eight bytes before the code to go on with.
     pub enter_far: u64,
     /// The ways in of calls that records answer, by number.
-    pub constants: [(u64, u64); 6],
+    pub constants: [(u64, u64); 7],
     /// All of the ways in, the wait and the way out.
     pub all: (u64, u64),
     /// The instruction that posts; up to it nothing is.
@@ -192,6 +193,7 @@ pub fn fast_text() -> FastText {
             (libc::SYS_geteuid as u64, address(&raw const runsc_stub_const_geteuid)),
             (libc::SYS_getgid as u64, address(&raw const runsc_stub_const_getgid)),
             (libc::SYS_getegid as u64, address(&raw const runsc_stub_const_getegid)),
+            (libc::SYS_getppid as u64, address(&raw const runsc_stub_const_getppid)),
         ],
         all: (address(&raw const runsc_stub_fast), address(&raw const runsc_stub_fast_end)),
         post: address(&raw const runsc_stub_post),

@@ -10,11 +10,12 @@ use super::site::{GO_ON, Kind};
 use super::turn::Turn;
 use super::waiting;
 use crate::stub::layout::{CTX_REST, CTX_SIZE, CTX_STACK, CTX_TID, STATE_EXIT, reg};
-use crate::stub::{self, FastText};
+use crate::stub::{self, FastText, StubSpace};
 use crate::*;
 use hostsys::signals::{self, INTERRUPT};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a trap is, seen from the site.
 enum Seen {
@@ -110,12 +111,32 @@ struct SystrapInterrupt {
     /// The host thread was told to sleep.
     rests: AtomicBool,
     turn: Arc<Turn>,
+    parent: Mutex<Parent>,
+}
+
+/// What getppid(2) answers.
+#[derive(Default)]
+struct Parent {
+    pid: u32,
+    /// The process and the place of the context whose record says so, while there is one.
+    record: Option<(Arc<StubSpace>, u64)>,
 }
 
 /// No block.
 const NONE: u64 = u64::MAX;
 
 impl SystrapInterrupt {
+    fn parent(&self) -> MutexGuard<'_, Parent> {
+        self.parent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread has a record there.
+    fn set_record(&self, stub: &Arc<StubSpace>, place: u64) {
+        let mut parent = self.parent();
+        stub.set_record_parent(place, parent.pid);
+        parent.record = Some((stub.clone(), place));
+    }
+
     /// There is a host thread now.
     fn set_host(&self, tgid: i32, block: u64) {
         self.tgid.store(tgid, SeqCst);
@@ -146,6 +167,14 @@ impl Interrupt for SystrapInterrupt {
             self.rests.store(true, Relaxed);
         }
     }
+
+    fn set_parent(&self, pid: u32) {
+        let mut parent = self.parent();
+        parent.pid = pid;
+        if let Some((stub, place)) = &parent.record {
+            stub.set_record_parent(*place, pid);
+        }
+    }
 }
 
 fn systrap_space(space: &Arc<dyn AddressSpace>) -> Result<&SystrapSpace, PlatformError> {
@@ -163,6 +192,7 @@ impl SystrapContext {
             block: AtomicU64::new(NONE),
             rests: AtomicBool::new(false),
             turn: Arc::default(),
+            parent: Mutex::default(),
         };
         SystrapContext {
             file,
@@ -192,6 +222,7 @@ impl SystrapContext {
             self.fpu.get_or_insert_with(FpuState::initial);
             if host.numbered {
                 self.write_record(&systrap.stub, host.place);
+                self.interrupt.set_record(&systrap.stub, host.place);
             } else {
                 systrap.never_patch();
             }
@@ -215,6 +246,7 @@ impl SystrapContext {
         let selector = systrap.selector(place);
         if selector.is_some() {
             self.write_record(&systrap.stub, place);
+            self.interrupt.set_record(&systrap.stub, place);
         }
         let tid = match systrap.stub.clone_with_context(place, block.raw_fd(), block.offset(), selector) {
             Ok(tid) => {
@@ -244,7 +276,7 @@ impl SystrapContext {
         if born == Answer::Dead { Err(PlatformError::Dead) } else { Ok(()) }
     }
 
-    fn write_record(&self, stub: &crate::stub::StubSpace, place: u64) {
+    fn write_record(&self, stub: &StubSpace, place: u64) {
         let c = self.constants;
         let go = if c.is_some() { self.text.answer } else { self.text.ask };
         stub.set_record(place, go, c.map_or([0; 6], |c| [c.pid, c.tid, c.uid, c.euid, c.gid, c.egid]));
@@ -411,6 +443,7 @@ impl SystrapContext {
         self.stopped();
         self.interrupt.turn.give_up();
         self.interrupt.block.store(NONE, Relaxed);
+        self.interrupt.parent().record = None;
     }
 }
 

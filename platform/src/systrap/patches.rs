@@ -22,8 +22,8 @@ pub(super) const AREA: u64 = 64 << 10;
 const REACH: u64 = (1 << 31) - (1 << 20);
 /// Most areas of an address space.
 const AREAS: usize = 16;
-/// The first units hold the addresses of the ways in.
-const HEADER_UNITS: usize = 2;
+/// The first units hold the addresses of the ways in. Even, as slots of two units begin at even ones.
+const HEADER_UNITS: usize = 4;
 const UNITS: usize = (AREA / UNIT) as usize;
 
 struct Area {

@@ -12,9 +12,9 @@ std::arch::global_asm!(
     ".section .rodata.guests, \"a\"",
     ".globl guests_start",
     "guests_start:",
-    // getppid in a loop; adds the results in rbx
+    // getpgid in a loop; adds the results in rbx
     ".globl g_loop",
-    "g_loop: mov eax, 110",
+    "g_loop: mov eax, 121",
     "  syscall",
     "  add rbx, rax",
     "  jmp g_loop",

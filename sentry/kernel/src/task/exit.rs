@@ -148,7 +148,9 @@ impl Task {
         self.group.usage.lock().dead_threads.add(&used);
         kernel.tasks.users.remove_task(self.creds().uid);
         self.group.members().remove();
-        self.death_signals(&tree);
+        if !last {
+            self.death_signals(&tree);
+        }
         if let Some(e) = exec_waiter {
             e.kick();
         }
@@ -194,8 +196,13 @@ impl Task {
         let heir = find_reaper(&tree, group);
         for child in tree.children(group.key()) {
             let thread = heir.as_ref().and_then(|h| h.live_thread()).map_or(0, |t| t.key());
+            let mine = self.has_made(&tree, &child);
             tree.reparent(child.key(), heir.as_ref().map(|h| h.key()), thread);
             child.exit_signal.store(17, Ordering::Relaxed);
+            // Whoever gets it sees the new parent.
+            if mine {
+                self.death_signal(&tree, &child);
+            }
             if child.is_dead() && !is_traced_zombie(&child) {
                 tree.notify_exit(&child);
             }
@@ -223,18 +230,24 @@ impl Task {
         tree
     }
 
+    /// Whether this thread made the child, or inherited it.
+    fn has_made(&self, tree: &Tree, child: &ThreadGroup) -> bool {
+        tree.node(child.key()).is_some_and(|n| n.parent_thread == self.key)
+    }
+
     /// PR_SET_PDEATHSIG of the children that this thread made.
     fn death_signals(&self, tree: &Tree) {
-        for child in tree.children(self.group.key()) {
-            if tree.node(child.key()).is_none_or(|n| n.parent_thread != self.key) {
-                continue;
-            }
-            for t in child.threads() {
-                let s = t.attrs.lock().parent_death_signal;
-                if let Some(s) = Signal::new(i32::from(s)) {
-                    let info = self.sender_info(s, code::SI_USER, &child);
-                    child.send_signal_in(tree, &info);
-                }
+        for child in tree.children(self.group.key()).iter().filter(|c| self.has_made(tree, c)) {
+            self.death_signal(tree, child);
+        }
+    }
+
+    fn death_signal(&self, tree: &Tree, child: &Arc<ThreadGroup>) {
+        for t in child.threads() {
+            let s = t.attrs.lock().parent_death_signal;
+            if let Some(s) = Signal::new(i32::from(s)) {
+                let info = self.sender_info(s, code::SI_USER, child);
+                child.send_signal_in(tree, &info);
             }
         }
     }

@@ -359,7 +359,18 @@ impl Task {
     }
     /// How to interrupt the guest code of this task.
     pub fn set_interrupt(&self, i: Option<Arc<dyn Interrupt>>) {
+        // Under the lock of parents, so that it is told of each change from this one on.
+        let tree = i.as_ref().map(|_| self.kernel.tasks.lock());
+        if let (Some(tree), Some(i)) = (&tree, &i) {
+            i.set_parent(tree.ppid(&self.group).unsigned_abs());
+        }
         *self.interrupt.lock() = i;
+    }
+    /// What getppid(2) says has changed. The tree is locked.
+    fn tell_ppid(&self, ppid: i32) {
+        if let Some(i) = &*self.interrupt.lock() {
+            i.set_parent(ppid.unsigned_abs());
+        }
     }
     /// Calls `f` as this task.
     pub fn as_caller<R>(&self, f: impl FnOnce(&Caller<'_>) -> R) -> R {

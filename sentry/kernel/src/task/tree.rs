@@ -84,9 +84,10 @@ impl Tree {
         }
         Some(node)
     }
-    /// Gives a process another parent.
+    /// Gives a process another parent. All its threads know when this returns, so before anybody can learn that the old one is gone.
     pub(super) fn reparent(&mut self, child: u64, to: Option<u64>, thread: u64) {
         if let Some(n) = self.nodes.get_mut(&child) {
+            let group = Arc::clone(&n.group);
             let old = n.parent;
             n.parent = to;
             n.parent_thread = thread;
@@ -96,7 +97,15 @@ impl Tree {
             if let Some(t) = to.and_then(|t| self.nodes.get_mut(&t)) {
                 t.children.push(child);
             }
+            let ppid = self.ppid(&group);
+            for thread in group.threads() {
+                thread.tell_ppid(ppid);
+            }
         }
+    }
+    /// See [`ThreadGroup::ppid`].
+    pub(super) fn ppid(&self, group: &ThreadGroup) -> i32 {
+        self.parent(group).and_then(|p| p.pid().number_in(group.pid().namespace())).unwrap_or(0)
     }
     pub(super) fn parent(&self, group: &ThreadGroup) -> Option<Arc<ThreadGroup>> {
         let p = self.nodes.get(&group.key())?.parent?;

@@ -11,7 +11,7 @@ use libc::{
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A page of words shared with children.
-fn shared() -> &'static [AtomicU32; 1024] {
+pub(super) fn shared() -> &'static [AtomicU32; 1024] {
     let p = sys!(mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     // SAFETY: a fresh page that is never unmapped.
     unsafe { &*(p as *const [AtomicU32; 1024]) }

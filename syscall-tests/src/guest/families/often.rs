@@ -1,7 +1,8 @@
 //! Calls made often from the same place, through the C library: a sandbox may answer them in other ways than the first ones,
 //! and nobody must be able to tell.
 
-use crate::case::{Case, case, in_child, zeroed};
+use super::futexes::shared;
+use crate::case::{Case, case, fork, in_child, until, wait, zeroed};
 use crate::out::{claim, ret};
 use crate::{say, sys};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -53,6 +54,32 @@ fn code_of(f: u64) -> Vec<u8> {
     let file = std::fs::File::open("/proc/self/mem");
     let read = file.and_then(|m| m.read_exact_at(&mut bytes, f));
     if read.is_ok() { bytes } else { Vec::new() }
+}
+
+/// getppid(2) by its own call site.
+fn parent() -> u32 {
+    // SAFETY: returns a number.
+    unsafe { libc::getppid() }.unsigned_abs()
+}
+
+static PARENT_AT_SIGNAL: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn ask_parent(_: i32) {
+    PARENT_AT_SIGNAL.store(parent(), Ordering::Relaxed);
+}
+
+/// Asks for its parent until it is told that the first one was waited for, and then once more: how often the first one was named after that.
+fn ask_until(gone: &AtomicU32, first: u32) -> u32 {
+    let mut wrong = 0;
+    loop {
+        // In this order: what is asked after the news must not be old.
+        let last = gone.load(Ordering::SeqCst) == 1;
+        let named = parent();
+        if last {
+            wrong += u32::from(named == first);
+            return wrong + u32::from((0..OFTEN).any(|_| parent() != named));
+        }
+    }
 }
 
 /// The cases.
@@ -144,6 +171,89 @@ pub const CASES: &[Case] = &[
             }
         }
         say!("{} strange {}", COUNT.load(Ordering::Relaxed), STRANGE.load(Ordering::Relaxed));
+    }),
+    case("getppid/often", "fork clone wait4 prctl", || {
+        sys!(prctl, libc::PR_SET_CHILD_SUBREAPER, 1);
+        let me = sys!(getpid) as u32;
+        let w = shared();
+        let [ready, gone, wrong, heirs] = [&w[0], &w[1], &w[2], &w[3]];
+        for round in 0..20 {
+            for word in [ready, gone, wrong, heirs] {
+                word.store(0, Ordering::SeqCst);
+            }
+            let middle = fork(|| {
+                let first = sys!(getpid) as u32;
+                fork(|| {
+                    // SAFETY: a handler that only asks and stores.
+                    unsafe { libc::signal(libc::SIGUSR1, ask_parent as *const () as usize) };
+                    sys!(prctl, libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
+                    let ask = move || {
+                        let known = same(|| parent().into());
+                        wrong.fetch_add(u32::from(known != Some(first.into())), Ordering::SeqCst);
+                        ready.fetch_add(1, Ordering::SeqCst);
+                        wrong.fetch_add(ask_until(gone, first), Ordering::SeqCst);
+                        heirs.fetch_add(u32::from(parent() == me), Ordering::SeqCst);
+                    };
+                    let others = [std::thread::spawn(ask), std::thread::spawn(ask)];
+                    ask();
+                    for other in others {
+                        let _ = other.join();
+                    }
+                    let told = until(|| PARENT_AT_SIGNAL.load(Ordering::Relaxed) != 0);
+                    let at_signal = PARENT_AT_SIGNAL.load(Ordering::Relaxed);
+                    wrong.fetch_add(u32::from(!told || at_signal != me), Ordering::SeqCst);
+                    0
+                });
+                until(|| ready.load(Ordering::SeqCst) == 3);
+                0
+            });
+            let middle = wait(middle);
+            gone.store(1, Ordering::SeqCst);
+            let orphan = sys!(wait4, -1, 0, 0, 0);
+            let found = (wrong.load(Ordering::SeqCst), heirs.load(Ordering::SeqCst));
+            if orphan <= 0 || found != (0, 3) || round == 0 {
+                say!("{middle} orphan {} wrong, heirs {:?}", orphan > 0, found);
+            }
+        }
+        // A sister of the one that makes it, and the child of a sister.
+        in_child("maker", || {
+            let made = sys!(clone, libc::CLONE_PARENT | libc::SIGCHLD, 0, 0, 0, 0);
+            if made == 0 {
+                crate::case::leave((same(|| parent().into()) != Some(me.into())) as i32);
+            }
+            0
+        });
+        let mut status = -1i32;
+        sys!(wait4, -1, &mut status, 0, 0);
+        say!("{}", crate::out::status(status));
+    }),
+    case("unshare/parent_in_a_pid_namespace_often", "getppid", || {
+        in_child("maker", || {
+            ret("unshare", sys!(unshare, libc::CLONE_NEWPID));
+            in_child("init", || {
+                say!("{:?}", same(|| parent().into()));
+                in_child("its child", || {
+                    say!("{:?}", same(|| parent().into()));
+                    0
+                });
+                let asked = &shared()[0];
+                let middle = fork(|| {
+                    let mine = sys!(getpid) as i64;
+                    fork(|| {
+                        claim("known", same(|| parent().into()) == Some(mine));
+                        asked.store(1, Ordering::SeqCst);
+                        claim("adopted by init", until(|| parent() == 1));
+                        say!("{:?}", same(|| parent().into()));
+                        0
+                    });
+                    until(|| asked.load(Ordering::SeqCst) == 1);
+                    0
+                });
+                wait(middle);
+                (sys!(wait4, -1, 0, 0, 0) <= 0) as i32
+            });
+            0
+        });
     }),
     case("mprotect/code_of_calls_made_often", "getppid read", || {
         let code = libc::getppid as *const () as u64;
