@@ -272,6 +272,21 @@ pub fn one_malloc_arena() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
+/// Overwrites the environment that the kernel has put into the process' memory and shows in /proc. Nothing of it is found afterwards.
+pub fn forget_environment() -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat has no place of an environment");
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Fields 50 and 51 (proc_pid_stat(5)); the name, which may have blanks, is the second.
+    let mut fields = stat.rsplit_once(')').ok_or_else(odd)?.1.split_whitespace().skip(47);
+    let mut next = || fields.next().and_then(|f| f.parse::<u64>().ok()).ok_or_else(odd);
+    let (start, end) = (next()?, next()?);
+    let length = end.checked_sub(start).and_then(|n| usize::try_from(n).ok()).ok_or_else(odd)?;
+    // Not by a pointer: the kernel says where it lies, and finds nothing to write to if that is wrong.
+    let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&vec![0; length], start)
+}
+
 /// Takes the program's own code and constants out of the process' memory; what is used again comes back from the file's cache, 16 pages
 /// at a time. For processes that live long after a start that needed far more code than what follows.
 pub fn forget_text() {

@@ -83,7 +83,7 @@ fn attend(container: &Container, sandbox: &Sandbox, as_job: bool) -> Result<u8> 
                     "the sentry was killed by signal 9; the host has killed {kills} of the container's processes at its \
                      memory limit"
                 ),
-                _ => tracing::error!("{}", ended_by("sentry", signal)),
+                _ => tracing::error!("{}", ended_by("sentry", signal, sandbox.last_words.as_ref())),
             }
             Ok(128u8.wrapping_add(u8::try_from(signal).unwrap_or(0)))
         }

@@ -93,6 +93,7 @@ fn become_gofer(
     sources: &[Source],
     null: OwnedFd,
 ) -> Result<Vec<MountConfig>> {
+    hostsys::process::forget_environment().context("environment")?;
     hostsys::process::set_name("runsc-gofer").context("name")?;
     super::reset_signals()?;
     rustix::process::setsid().context("new session")?;

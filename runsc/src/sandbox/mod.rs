@@ -4,6 +4,7 @@
 //! This process has one thread until it ends; both children are copies of it.
 
 mod gofer_process;
+mod last_words;
 mod member;
 pub mod namespaces;
 mod network;
@@ -35,6 +36,7 @@ use crate::error::NotRun;
 use crate::spec::{JoinedNamespaces, Plan};
 use crate::state::{Directory, ProcessRef, Record, Root};
 use crate::{console, control, hooks, log};
+use last_words::LastWords;
 use namespaces::{Privilege, Visit};
 
 /// By how much more likely stubs are to be killed at a memory limit than the sentry is. A thousand is the limit itself
@@ -77,6 +79,8 @@ pub struct Sandbox {
     /// The process that stands for the container: the sentry, or in another's sandbox one of its own.
     pub sentry: Child,
     pub gofer: Child,
+    /// Of the sentry; none in another's sandbox.
+    pub last_words: Option<LastWords>,
     /// The master end, with [`Console::Own`].
     pub terminal: Option<OwnedFd>,
 }
@@ -266,6 +270,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
     let debug = global.debug || debug_log.is_some();
 
     let shown = shown_root::ShownRoot::prepare(&plan)?;
+    let words: Option<LastWords>;
     let (gofer_end, sentry_end) = hostsys::socket::seqpacket_pair().context("cannot make a socket pair")?;
     let (gofer_life, life) = std::io::pipe().context("cannot make a pipe")?;
     let gofer_life = OwnedFd::from(gofer_life);
@@ -317,14 +322,15 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         hooks::run("createContainer", plan.hooks.create_container().as_ref(), &creating, bundle, Some(pid))
     };
     let map_gofer = |talk: &mut Handshake, children: &[Child]| -> Result<()> {
-        expect(talk, FromChild::NeedsIdMaps, "gofer", children)?;
+        expect(talk, FromChild::NeedsIdMaps, "gofer", children, None)?;
         namespaces::write_gofer_maps(gofer_pid, privilege).context("cannot map the gofer's ids")?;
         let _ = talk.tell_child(FromParent::IdMapsWritten);
         Ok(())
     };
     if let Some(host) = host {
         map_gofer(&mut gofer_talk, &undo.children)?;
-        expect(&mut gofer_talk, FromChild::Ready, "gofer", &undo.children)?;
+        expect(&mut gofer_talk, FromChild::Ready, "gofer", &undo.children, None)?;
+        words = None;
         let streams = member::Streams { stdio, gofer: sentry_end, gofer_life, extra_fds };
         let surroundings = member::Surroundings { shown, cgroups: record.cgroups.clone() };
         undo.joined = Some((directory.clone(), id.to_owned()));
@@ -344,6 +350,8 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         }
     } else {
         let control = control::listen(&directory).context("cannot make the control socket")?;
+        let (ours, theirs) = LastWords::pair()?;
+        words = Some(ours);
         let (mut sentry_talk, sentry_handshake) = handshake()?;
         let (visit, mut inherited) = join(&plan.joined)?;
         if network == NetworkMode::Host && plan.joined.own_network {
@@ -363,6 +371,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
                 network,
                 strace: global.strace,
                 violation: global.violation(),
+                last_words: Some(theirs),
             },
             sentry_process::Setting {
                 privilege,
@@ -391,10 +400,10 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         // The sandbox's processes go on meanwhile; what hooks need of them, their namespaces, is there.
         if let Err(error) = hooks_of(sentry_pid) {
             // Hooks fail when the sandbox is gone: then its own reason is the one to tell.
-            return Err(last_words(&mut sentry_talk).unwrap_or(error));
+            return Err(reason(&mut sentry_talk).unwrap_or(error));
         }
-        expect(&mut gofer_talk, FromChild::Ready, "gofer", &undo.children)?;
-        expect(&mut sentry_talk, FromChild::Ready, "sentry", &undo.children)?;
+        expect(&mut gofer_talk, FromChild::Ready, "gofer", &undo.children, None)?;
+        expect(&mut sentry_talk, FromChild::Ready, "sentry", &undo.children, words.as_ref())?;
         if network == NetworkMode::Sandbox {
             undo.network = record.network.clone();
         }
@@ -402,7 +411,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
             && let Some(donation) = network::donation(sentry_pid, network, plan.joined.network.is_some())?
         {
             sentry_talk.give_network(&donation).context("the sentry is gone")?;
-            expect(&mut sentry_talk, FromChild::Ready, "sentry", &undo.children)?;
+            expect(&mut sentry_talk, FromChild::Ready, "sentry", &undo.children, words.as_ref())?;
         }
         if let Some(score) = own_score {
             set_oom_score(sentry_pid, score, privilege)?;
@@ -422,7 +431,9 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
     undo.scope = None;
     let mut children = std::mem::take(&mut undo.children).into_iter();
     match (children.next(), children.next()) {
-        (Some(gofer), Some(sentry)) => Ok(Sandbox { sentry, gofer, terminal: own_terminal }),
+        (Some(gofer), Some(sentry)) => {
+            Ok(Sandbox { sentry, gofer, last_words: words, terminal: own_terminal })
+        }
         _ => bail!("the sandbox's processes are gone"),
     }
 }
@@ -494,12 +505,12 @@ fn join(joined: &JoinedNamespaces) -> Result<(Visit, Namespaces)> {
 }
 
 /// How long a failing sentry may take to say why after a hook has noticed.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const REASON: Duration = Duration::from_millis(200);
 
 /// Why a sentry has given up, if it has.
-fn last_words(talk: &mut Handshake) -> Option<anyhow::Error> {
+fn reason(talk: &mut Handshake) -> Option<anyhow::Error> {
     let mut interest = [hostsys::socket::Interest::read(talk.stream().as_fd())];
-    hostsys::socket::wait(&mut interest, Some(LAST_WORDS)).ok()?;
+    hostsys::socket::wait(&mut interest, Some(REASON)).ok()?;
     if !interest[0].readable {
         return None;
     }
@@ -509,8 +520,11 @@ fn last_words(talk: &mut Handshake) -> Option<anyhow::Error> {
     }
 }
 
-/// What it means that a signal has ended the sentry or the gofer.
-pub fn ended_by(who: &str, signal: i32) -> String {
+/// What it means that a signal has ended the sentry or the gofer. `words`: what it has said before.
+pub fn ended_by(who: &str, signal: i32, words: Option<&LastWords>) -> String {
+    if let Some(text) = words.and_then(LastWords::text) {
+        return format!("the {who} ended by signal {signal}; this is a bug. It has said: {text}");
+    }
     match signal {
         // It asked the host for something it may not have.
         31 => format!("the {who} was stopped by its own seccomp filter (SIGSYS); this is a bug"),
@@ -522,8 +536,14 @@ pub fn ended_by(who: &str, signal: i32) -> String {
     }
 }
 
-/// The child's next message, which must be this one.
-fn expect(talk: &mut Handshake, wanted: FromChild, who: &str, children: &[Child]) -> Result<()> {
+/// The child's next message, which must be this one. `words`: what it says if it panics.
+fn expect(
+    talk: &mut Handshake,
+    wanted: FromChild,
+    who: &str,
+    children: &[Child],
+    words: Option<&LastWords>,
+) -> Result<()> {
     match talk.hear_child() {
         Ok(message) if message == wanted => Ok(()),
         Ok(FromChild::Failed(reason)) => bail!("{reason}"),
@@ -533,7 +553,7 @@ fn expect(talk: &mut Handshake, wanted: FromChild, who: &str, children: &[Child]
         Err(_) => {
             let index = usize::from(who == "sentry");
             match children.get(index).and_then(|child| child.wait().ok()) {
-                Some(Exit::Signal(signal)) => bail!(ended_by(who, signal)),
+                Some(Exit::Signal(signal)) => bail!(ended_by(who, signal, words)),
                 Some(Exit::Code(code)) => bail!("the {who} ended with status {code}"),
                 None => bail!("the {who} is gone"),
             }

@@ -46,6 +46,7 @@ pub fn start(args: BootArgs, setting: Setting) -> Result<Child> {
         args.handshake.stream().as_raw_fd(),
     ];
     keep.extend(sentry::control::server::stdio_fds(&args.stdio).iter().map(AsRawFd::as_raw_fd));
+    keep.extend(args.last_words.iter().map(AsRawFd::as_raw_fd));
     keep.extend(args.extra_fds.iter().map(AsRawFd::as_raw_fd));
     keep.extend(setting.log.iter().map(AsRawFd::as_raw_fd));
     keep.extend(setting.shown.iter().flat_map(ShownRoot::descriptors));
@@ -79,6 +80,7 @@ fn child(mut args: BootArgs, setting: Setting) -> i32 {
 fn become_sentry(args: &mut BootArgs, setting: Setting) -> Result<()> {
     let Setting { privilege, null, log, log_format, debug, die_with_parent, shown, .. } = setting;
     crate::log::become_sandbox(log, log_format, debug);
+    hostsys::process::forget_environment().context("environment")?;
     hostsys::process::set_name("runsc-sentry").context("name")?;
     super::reset_signals()?;
     // A session of its own: signals of the caller's terminal are not for the sandbox.

@@ -12,6 +12,8 @@ use serde_json::json;
 const FILE_CAPABILITIES: u64 = 0x1f;
 /// O_CLOEXEC
 const CLOEXEC: u32 = 0o2_000_000;
+/// In the environment of whoever starts the sandbox.
+const SECRET: &str = "a-secret-of-the-caller";
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 /// The guest of these tests: three threads and a child, so that there are several stub processes.
@@ -152,6 +154,26 @@ impl Process {
         assert_eq!(owner, 0, "{} is dumpable", self.pid);
     }
 
+    /// Neither in /proc nor in memory.
+    fn check_knows_no_environment(&self) {
+        use std::os::unix::fs::FileExt;
+        let environ = std::fs::read(format!("/proc/{}/environ", self.pid)).unwrap();
+        assert!(environ.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environ));
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).unwrap();
+        let mut read = 0;
+        for line in self.file("maps").lines().filter(|l| l.contains(" rw-p ")) {
+            let range = line.split_whitespace().next().and_then(|r| r.split_once('-')).unwrap();
+            let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap();
+            let (start, end) = (number(range.0), number(range.1));
+            let mut bytes = vec![0; usize::try_from(end - start).unwrap().min(64 << 20)];
+            let length = memory.read_at(&mut bytes, start).unwrap_or(0);
+            read += length;
+            let found = bytes[..length].windows(SECRET.len()).any(|w| w == SECRET.as_bytes());
+            assert!(!found, "{} knows the environment of its caller: {line}", self.status["Name"]);
+        }
+        assert!(read > 0x1_0000, "{read} bytes of memory could be read");
+    }
+
     fn check_unmapped(&self) {
         for id in ["Uid", "Gid"] {
             let status = &self.status[id];
@@ -193,6 +215,7 @@ fn posture(platform: &str) {
     let file = || std::fs::File::options().create(true).append(true).open(&output).unwrap();
     let mut create = place.command();
     create.arg(format!("--platform={platform}")).args(["create", "--bundle", text(&bundle), "p"]);
+    create.env("A_VARIABLE", SECRET);
     let created = create.stdin(Stdio::null()).stdout(file()).stderr(file()).status().unwrap();
     let said = || std::fs::read_to_string(&output).unwrap();
     assert!(created.success(), "{}", said());
@@ -206,6 +229,7 @@ fn posture(platform: &str) {
 
     s.check_common(0);
     s.check_not_dumpable();
+    s.check_knows_no_environment();
     s.check_unmapped();
     // First and only process of a PID namespace of its own, beside its stubs.
     assert!(s.status["NSpid"].ends_with("\t1"), "{}", s.status["NSpid"]);
@@ -237,6 +261,7 @@ fn posture(platform: &str) {
 
     g.check_common(FILE_CAPABILITIES);
     g.check_not_dumpable();
+    g.check_knows_no_environment();
     assert!(g.status["NSpid"].ends_with("\t1"), "{}", g.status["NSpid"]);
     assert!(g.below().is_empty(), "the gofer has children");
     for name in NAMESPACES.into_iter().filter(|n| *n != "cgroup") {

@@ -13,6 +13,7 @@ pub mod filter;
 pub mod handshake;
 mod hooks;
 mod ids;
+pub mod last_words;
 pub mod mounts;
 pub mod process;
 mod profile;
@@ -20,6 +21,7 @@ pub mod sandbox;
 pub mod spec;
 pub mod types;
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub struct BootArgs {
     /// What a host call that [`filter`] does not list does. Anything but `Kill` is for finding out
     /// what is missing from the list, and the command line offers it in debug builds only.
     pub violation: Violation,
+    /// Where the reason of a panic goes: a pipe that does not block.
+    pub last_words: Option<OwnedFd>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +78,6 @@ pub type BootError = ControlError;
 
 /// Runs the sandbox on this process; returns how the process is to end.
 pub fn run(args: BootArgs) -> ExitStatus {
-    // A panic ends the sandbox. Its reason goes to the log; the standard hook would look for source files.
-    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
     let BootArgs {
         id,
         container,
@@ -89,7 +91,10 @@ pub fn run(args: BootArgs) -> ExitStatus {
         network,
         strace,
         violation,
+        last_words,
     } = args;
+    // A panic ends the sandbox.
+    last_words::install(last_words.map(File::from));
     let parts =
         assemble::Parts { id, container, stdio, extra_fds, gofer, gofer_life, platform, network, strace };
     match prepare(parts, control, violation) {
