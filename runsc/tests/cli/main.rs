@@ -4,6 +4,7 @@ mod bad_input;
 mod cgroups;
 mod harness;
 mod life_cycle;
+mod logs;
 mod oci;
 mod on_this_machine;
 mod posture;

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::cgroups::TestGroup;
-use crate::harness::{Done, Place, recorded_pid, text, until};
+use crate::harness::{Done, Place, recorded_pid, skipped, text, until};
 use serde_json::{Value, json};
 
 /// A bundle whose first process is `sh -c script`; `None` without busybox.
 fn shell(place: &Place, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Option<PathBuf> {
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().map(PathBuf::from).find(|p| p.exists())?;
+    let Some(busybox) = ["/usr/bin/busybox", "/bin/busybox"].iter().map(PathBuf::from).find(|p| p.exists())
+    else {
+        skipped("no busybox on this machine");
+        return None;
+    };
     let bundle = place.bundle(name, |config| {
         config["process"]["args"] = json!(["/bin/busybox", "sh", "-c", script]);
         config["process"]["env"] = json!(["PATH=/bin"]);
@@ -28,7 +32,7 @@ fn shell(place: &Place, name: &str, script: &str, change: impl FnOnce(&mut Value
     // A dynamic one would need its libraries.
     let probe = place.runsc(&["run", "--bundle", text(&bundle), &format!("probe-{name}")]);
     if probe.stderr.contains("no such file") {
-        println!("no static busybox: left out");
+        skipped("no static busybox on this machine");
         return None;
     }
     Some(bundle)

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Done, run};
+use crate::harness::{Done, run, skipped};
 
 fn have(program: &str) -> bool {
     let found = ["/usr/bin", "/bin"].iter().any(|d| Path::new(d).join(program).exists());
     if !found {
-        println!("no {program} on this machine: left out");
+        skipped(&format!("no {program} on this machine"));
     }
     found
 }
@@ -78,7 +78,7 @@ fn a_user_without_rights() {
         run(command.current_dir("/"))
     };
     if as_user(Path::new("unshare"), &["--user", "true"]).code != 0 {
-        println!("no user namespaces for users: left out");
+        println!("skipped: no user namespaces for users");
         return;
     }
     let root = place.path().join("state");

@@ -1,4 +1,4 @@
-//! What there is on the host that a sandbox could have left: processes, mounts, cgroups, descriptors, files.
+//! What there is on the host that a sandbox could have left: processes, mounts, cgroups, files; and what the test holds open itself.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,8 @@ pub struct Inventory {
     mounts: BTreeSet<String>,
     /// Directories below the test's own group, in all hierarchies.
     cgroups: BTreeSet<String>,
-    descriptors: usize,
+    /// Of the test itself, which must not keep what it opens for a sandbox. Those of sandboxes end with their processes.
+    own_descriptors: usize,
     /// Of the state directory and the directory for temporary files.
     files: BTreeSet<String>,
 }
@@ -78,8 +79,8 @@ impl Inventory {
         let own = place.directory.path().display().to_string();
         let mounts =
             mounts.lines().filter(|l| l.contains(&own) || l.contains("runsc")).map(str::to_owned).collect();
-        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        Inventory { mounts, cgroups: group.below(), descriptors, files: list }
+        let own_descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        Inventory { mounts, cgroups: group.below(), own_descriptors, files: list }
     }
 
     pub fn assert_same(&self, place: &Place, group: &TestGroup) {
