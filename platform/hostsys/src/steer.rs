@@ -153,20 +153,20 @@ mod tests {
     #[test]
     fn every_port_until_it_is_closed() {
         std::thread::spawn(|| {
-            if crate::ns::unshare(crate::ns::Namespaces::NET).is_err() {
-                eprintln!("skipped: no private network namespace");
+            if let Err(error) = crate::ns::unshare(crate::ns::Namespaces::NET) {
+                crate::ns::skipped(&format!("no private network namespace: {error}"));
                 return;
             }
             let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
             if !up.is_ok_and(|status| status.success()) {
-                eprintln!("skipped: no ip");
+                crate::ns::skipped("no ip");
                 return;
             }
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let link = match all_of_localhost(&listener) {
                 Ok(link) => link,
                 Err(error) => {
-                    eprintln!("skipped: {error}");
+                    crate::ns::skipped(&error.to_string());
                     return;
                 }
             };
