@@ -1,5 +1,5 @@
-//! A small reader of rtnetlink(7) for a network namespace of the host: its interfaces, addresses and routes, news that
-//! they have changed, and the two routing rules that keep the host's own stack silent in it ([`silence`]).
+//! A small reader of rtnetlink(7) for a network namespace of the host: its interfaces, addresses, routes and permanent
+//! neighbours, news that they have changed, and the two routing rules that keep the host's own stack silent in it ([`silence`]).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,6 +14,8 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const NLMSG_ERROR: u16 = 2;
@@ -25,10 +27,15 @@ const CREATE_NEW: u16 = 0x600;
 
 /// RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// RTMGRP_NEIGH
+const NEIGHBOURS: u32 = 0x4;
 
 /// `ARPHRD_ETHER`, `ARPHRD_LOOPBACK`
 pub const ETHERNET: u16 = 1;
 pub const LOOPBACK: u16 = 772;
+
+/// Permanent neighbours that are read; a stack keeps no more.
+const MOST_NEIGHBOURS: usize = 1024;
 
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
@@ -69,12 +76,22 @@ pub struct Route {
     pub protocol: u8,
 }
 
+/// A permanent neighbour: one that somebody has set for good, not one that the host's stack has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub index: u32,
+    pub ip: IpAddr,
+    pub mac: [u8; 6],
+    pub router: bool,
+}
+
 /// What a namespace has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub links: Vec<Link>,
     pub addresses: Vec<Address>,
     pub routes: Vec<Route>,
+    pub neighbours: Vec<Neighbour>,
 }
 
 /// A socket for questions (no protocol means `NETLINK_ROUTE`), in the caller's network namespace.
@@ -83,11 +100,13 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// A socket that becomes readable when interfaces, addresses or routes change.
-pub fn open_news() -> io::Result<OwnedFd> {
+/// A socket that becomes readable when interfaces, addresses or routes change; neighbours too if they are wanted: where the
+/// host's own stack is busy, theirs are many.
+pub fn open_news(neighbours: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    rustix::net::bind(&fd, &SocketAddrNetlink::new(0, GROUPS))?;
+    let groups = if neighbours { GROUPS | NEIGHBOURS } else { GROUPS };
+    rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
     Ok(fd)
 }
 
@@ -119,6 +138,11 @@ pub fn snapshot(fd: impl AsFd) -> io::Result<Snapshot> {
     dump(fd.as_fd(), RTM_GETROUTE, &[0; 12], |kind, body| {
         if kind == RTM_NEWROUTE {
             found.routes.extend(route(body));
+        }
+    })?;
+    dump(fd.as_fd(), RTM_GETNEIGH, &[0; 12], |kind, body| {
+        if kind == RTM_NEWNEIGH && found.neighbours.len() < MOST_NEIGHBOURS {
+            found.neighbours.extend(neighbour(body));
         }
     })?;
     Ok(found)
@@ -211,6 +235,20 @@ fn route(body: &[u8]) -> Option<Route> {
         source: attribute(body, 12, 7).and_then(ip),
         metric: attribute(body, 12, 6).and_then(|metric| word(metric, 0)).unwrap_or(0),
         protocol,
+    })
+}
+
+fn neighbour(body: &[u8]) -> Option<Neighbour> {
+    const PERMANENT: u16 = 0x80;
+    const ROUTER: u8 = 0x80;
+    if half(body, 8)? != PERMANENT {
+        return None;
+    }
+    Some(Neighbour {
+        index: word(body, 4)?,
+        ip: attribute(body, 12, 1).and_then(ip)?,
+        mac: attribute(body, 12, 2)?.try_into().ok()?,
+        router: body.get(10)? & ROUTER != 0,
     })
 }
 
@@ -396,12 +434,43 @@ mod tests {
         }
     }
 
+    /// A message of `RTM_NEWNEIGH`.
+    fn neighbour_message(state: u16, flags: u8, ip: &[u8], mac: &[u8]) -> Vec<u8> {
+        let mut body = vec![if ip.len() == 4 { 2 } else { 10 }, 0, 0, 0];
+        body.extend(7u32.to_ne_bytes());
+        body.extend(state.to_ne_bytes());
+        body.extend([flags, 1]);
+        for (kind, data) in [(1u16, ip), (2, mac)] {
+            body.extend(u16::try_from(4 + data.len()).unwrap().to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(data);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        body
+    }
+
+    #[test]
+    fn only_permanent_neighbours_are_read() {
+        let mac = [2, 0, 0, 0, 0, 9];
+        let gateway = neighbour_message(0x80, 0x80, &[169, 254, 1, 1], &mac);
+        let ip = IpAddr::from([169, 254, 1, 1]);
+        assert_eq!(neighbour(&gateway), Some(Neighbour { index: 7, ip, mac, router: true }));
+        // Found by the host's stack, of another kind of link, cut off.
+        assert_eq!(neighbour(&neighbour_message(2, 0, &[169, 254, 1, 1], &mac)), None);
+        assert_eq!(neighbour(&neighbour_message(0x80, 0, &[169, 254, 1, 1], &[1; 20])), None);
+        assert_eq!(neighbour(&neighbour_message(0x80, 0, &[1, 2, 3], &mac)), None);
+        // The last two bytes are padding.
+        for length in 0..gateway.len() - 2 {
+            assert_eq!(neighbour(&gateway[..length]), None, "{length} bytes");
+        }
+    }
+
     /// In a namespace of its own, if there may be one.
     #[test]
     fn silent_and_back() {
         std::thread::spawn(|| {
-            if crate::ns::unshare(crate::ns::Namespaces::NET).is_err() {
-                eprintln!("skipped: no private network namespace");
+            if let Err(error) = crate::ns::unshare(crate::ns::Namespaces::NET) {
+                crate::ns::skipped(&format!("no private network namespace: {error}"));
                 return;
             }
             let fd = open().unwrap();

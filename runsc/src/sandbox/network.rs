@@ -65,14 +65,14 @@ pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<D
 /// What it takes to show interfaces that stay the host's.
 fn shown() -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
-    let news = rtnetlink::open_news().context("rtnetlink")?;
+    let news = rtnetlink::open_news(false).context("rtnetlink")?;
     Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new() })
 }
 
 fn open(joined: bool) -> Result<Option<Donation>> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     // Before anything is read: what changes from here on is news.
-    let news = rtnetlink::open_news().context("rtnetlink")?;
+    let news = rtnetlink::open_news(true).context("rtnetlink")?;
     let found = rtnetlink::snapshot(&questions).context("interfaces")?;
     let count = found.links.iter().filter(|link| link.hardware == rtnetlink::ETHERNET).count();
     if count == 0 && !joined {

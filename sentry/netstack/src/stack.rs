@@ -6,6 +6,7 @@ use crate::buf::{Buf, Ledger, Pool};
 use crate::counters::Counters;
 use crate::datagram::SendHow;
 use crate::engine::Engine;
+use crate::engine::neighbour::Neighbours;
 use crate::env::{Env, Waker};
 use crate::error::{NetError, Result};
 use crate::interface::{Interfaces, Route};
@@ -145,6 +146,8 @@ pub struct Stack {
     udp: Mutex<BTreeMap<u64, Weak<UdpSocket>>>,
     raw: Mutex<BTreeMap<u64, Weak<RawSocket>>>,
     next: AtomicU64,
+    /// Neighbours of interfaces without a link.
+    pub(crate) unlinked: Mutex<Neighbours>,
     wire: RwLock<Option<Arc<dyn Wire>>>,
     relay: RwLock<Option<Arc<dyn Relay>>>,
 }
@@ -166,6 +169,7 @@ impl Stack {
             udp: Mutex::default(),
             raw: Mutex::default(),
             next: AtomicU64::new(1),
+            unlinked: Mutex::default(),
             wire: RwLock::default(),
             relay: RwLock::default(),
         })

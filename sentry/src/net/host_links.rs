@@ -1,5 +1,5 @@
-//! Takes over what the host's network namespace has: interfaces with their addresses and routes, at the beginning and
-//! whenever they change. Only what has changed on the host is changed in the stack, so that what the guest has changed
+//! Takes over what the host's network namespace has: interfaces with their addresses, routes and permanent neighbours, at
+//! the beginning and whenever they change. Only what has changed on the host is changed in the stack, so that what the guest has changed
 //! there by itself stays.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use netstack::{Attachment, IfAddr, Interface, PacketWire, RouteLine, Stack};
+use netstack::{Attachment, IfAddr, Interface, PacketWire, RouteLine, Stack, fixed_neighbour};
 
 use super::PacketLink;
 use super::hostsys::packet;
-use super::hostsys::rtnetlink::{self, Address, ETHERNET, Link, Route, Snapshot};
+use super::hostsys::rtnetlink::{self, Address, ETHERNET, Link, Neighbour, Route, Snapshot};
 
 pub struct HostLinks {
     questions: OwnedFd,
@@ -90,7 +90,30 @@ impl HostLinks {
         for new in now.routes.iter().filter(|new| !before.routes.contains(new)) {
             self.route(new);
         }
+        let same = |a: &Neighbour, b: &Neighbour| (a.index, a.ip) == (b.index, b.ip);
+        let gone = |old: &&Neighbour| !now.neighbours.iter().any(|new| same(old, new));
+        for old in before.neighbours.iter().filter(gone) {
+            if let Some(taken) = self.links.get(&old.index) {
+                // It went with its interface, or by the guest's doing.
+                let _ = self.stack.remove_neighbour(taken.index, old.ip);
+            }
+        }
+        for new in now.neighbours.iter().filter(|new| !before.neighbours.contains(new)) {
+            self.neighbour(new);
+        }
         Ok(())
+    }
+
+    fn neighbour(&self, new: &Neighbour) {
+        // Frames that go the host's own ways find their neighbours there.
+        if self.wire.is_none() {
+            return;
+        }
+        let Some(taken) = self.links.get(&new.index) else { return };
+        let change = fixed_neighbour(new.mac, new.router);
+        if let Err(error) = self.stack.change_neighbour(taken.index, new.ip, change) {
+            tracing::warn!("the neighbour {} is not taken over: {error:?}", new.ip);
+        }
     }
 
     fn route(&self, new: &Route) {
@@ -146,6 +169,9 @@ impl HostLinks {
         self.links.insert(new.index, Taken { link, index });
         for route in now.routes.iter().filter(|route| route.index == new.index) {
             self.route(route);
+        }
+        for neighbour in now.neighbours.iter().filter(|neighbour| neighbour.index == new.index) {
+            self.neighbour(neighbour);
         }
         Ok(())
     }

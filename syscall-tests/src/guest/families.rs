@@ -64,6 +64,7 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("unix", net::unix::CASES),
     ("raw", net::raw::CASES),
     ("netlink", net::netlink::CASES),
+    ("netlink", net::neighbours::CASES),
     ("net", net::interfaces::CASES),
     ("net", net::tables::CASES),
     ("ipc", ipc::CASES),

@@ -2,7 +2,7 @@
 
 use crate::pseudo::{DirNode, FileNode, Node, Owner, PseudoFs, PseudoInode};
 use crate::socket::inet::stack_of;
-use crate::socket::{interfaces, routes};
+use crate::socket::{arp, interfaces, routes};
 use abi::stat::FileType;
 use abi::{Errno, Result};
 use kernel::vfs::{Caller, Inode};
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 /// (name, how it is made)
 const TABLES: &[(&str, fn(&Stack) -> String)] = &[
-    ("arp", |_| "IP address       HW type     Flags       HW address            Mask     Device\n".into()),
+    ("arp", arp::table),
     ("dev", devices),
     ("icmp", |s| raw(s, Family::V4, true)),
     ("icmp6", |s| raw(s, Family::V6, true)),

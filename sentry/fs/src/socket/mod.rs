@@ -4,6 +4,7 @@
 //! the family's. Families are found by number in [`Families`], so that network stacks of other crates
 //! plug in. Nothing here blocks: EAGAIN and a wait queue, as everywhere.
 
+pub mod arp;
 pub mod host;
 pub mod inet;
 pub mod interfaces;
@@ -323,6 +324,9 @@ impl FileOps for Socket {
         if interfaces::is_interface_ioctl(cmd) {
             let internet = matches!(self.family, abi::socket::AF_INET | abi::socket::AF_INET6);
             return interfaces::ioctl(task, cmd, arg, internet);
+        }
+        if arp::is_arp_ioctl(cmd) && matches!(self.family, abi::socket::AF_INET | abi::socket::AF_PACKET) {
+            return arp::ioctl(task, cmd, arg);
         }
         self.ops.ioctl(task, cmd, arg)
     }

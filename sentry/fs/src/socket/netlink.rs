@@ -3,6 +3,7 @@
 
 mod diag;
 mod message;
+mod neighbour;
 mod route;
 
 use super::inet::stack_for;

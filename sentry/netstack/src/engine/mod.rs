@@ -161,6 +161,10 @@ impl Engine {
 
     pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
         self.net.interface_mut(index).ok_or(Error::Invalid)?.up = up;
+        if !up {
+            // As Linux: nobody knows who is there when it comes up again.
+            self.net.neighbours.forget_interface(index);
+        }
         self.net.changed();
         Ok(())
     }

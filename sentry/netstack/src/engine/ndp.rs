@@ -173,6 +173,7 @@ impl Net {
                     let now = self.now;
                     let key = (interface, IpAddr::V6(source));
                     let waiting = self.neighbours.learn(key, mac, false, true, now);
+                    self.neighbours.set_router(key, true);
                     self.send_waiting(interface, mac, waiting);
                 }
                 if self.interface(interface).is_none_or(|i| i.router_mode != RouterMode::Accept) {
@@ -233,6 +234,7 @@ impl Net {
             return;
         }
         let waiting = self.neighbours.learn(key, mac, confirmed, false, now);
+        self.neighbours.set_router(key, flags.contains(NdiscNeighborFlags::ROUTER));
         self.send_waiting(interface, mac, waiting);
         self.arm_neighbours();
     }

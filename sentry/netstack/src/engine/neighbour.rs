@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::error::Error;
 use super::frame::TxFrame;
 use super::link::Mac;
 use super::time::Time;
 
-/// Entries over which unused ones are dropped.
+/// Entries over which unused ones are dropped (Linux's gc_thresh3). Those that stay for good are not among them, as in
+/// Linux, but have the same limit.
 const MOST: usize = 1024;
 /// Bytes that wait for one neighbour (Linux's unres_qlen_bytes).
 const WAITING: usize = 212_992;
@@ -28,7 +30,35 @@ pub enum NeighbourState {
     Delay,
     Probe,
     Failed,
+    /// Set by hand: never asked for.
     Permanent,
+    /// The same; of interfaces where nobody asks.
+    NoArp,
+}
+
+impl NeighbourState {
+    /// A link address is known.
+    pub fn is_valid(self) -> bool {
+        !matches!(self, NeighbourState::Incomplete | NeighbourState::Failed)
+    }
+
+    /// It stays whatever others say, until somebody takes it away.
+    pub fn is_fixed(self) -> bool {
+        matches!(self, NeighbourState::Permanent | NeighbourState::NoArp)
+    }
+}
+
+/// An entry as somebody wants it who administers the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// None: the one that is known.
+    pub mac: Option<Mac>,
+    pub state: NeighbourState,
+    pub router: bool,
+    /// `RTPROT_*`: who wants it; 0 if that is not told.
+    pub protocol: u8,
+    /// Another link address replaces the one that is known; otherwise the entry stays as it is.
+    pub overrides: bool,
 }
 
 #[derive(Debug)]
@@ -36,11 +66,17 @@ pub struct Neighbour {
     pub state: NeighbourState,
     pub mac: Mac,
     deadline: Option<Time>,
-    tries: u8,
-    used: Time,
+    /// Questions without an answer.
+    pub tries: u8,
+    pub used: Time,
+    /// When it was last known to be right, and when it last changed.
+    pub confirmed: Time,
+    pub updated: Time,
     waiting: VecDeque<TxFrame>,
     waiting_bytes: usize,
     pub router: bool,
+    /// `RTPROT_*` of who has set it, or 0.
+    pub protocol: u8,
 }
 
 /// What to do with a packet.
@@ -83,16 +119,8 @@ impl Neighbours {
         if !self.table.contains_key(&key) {
             self.make_room(now);
         }
-        let entry = self.table.entry(key).or_insert_with(|| Neighbour {
-            state: NeighbourState::Failed,
-            mac: Mac::default(),
-            deadline: None,
-            tries: 0,
-            used: now,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            router: false,
-        });
+        let unknown = || Neighbour::new(NeighbourState::Failed, Mac::default(), now);
+        let entry = self.table.entry(key).or_insert_with(unknown);
         entry.used = now;
         match entry.state {
             NeighbourState::Failed if entry.deadline.is_some_and(|until| until > now) => Resolution::Failed,
@@ -134,27 +162,19 @@ impl Neighbours {
                 return Vec::new();
             }
             self.make_room(now);
-            self.table.insert(
-                key,
-                Neighbour {
-                    state: NeighbourState::Stale,
-                    mac,
-                    deadline: None,
-                    tries: 0,
-                    used: now,
-                    waiting: VecDeque::new(),
-                    waiting_bytes: 0,
-                    router: false,
-                },
-            );
+            self.table.insert(key, Neighbour::new(NeighbourState::Stale, mac, now));
         }
         let Some(entry) = self.table.get_mut(&key) else { return Vec::new() };
-        if entry.state == NeighbourState::Permanent {
+        if entry.state.is_fixed() {
             return Vec::new();
         }
         let changed = entry.mac != mac;
         entry.mac = mac;
+        if changed {
+            entry.updated = now;
+        }
         if confirmed {
+            entry.confirmed = now;
             entry.state = NeighbourState::Reachable;
             entry.deadline = Some(now + REACHABLE);
         } else if changed || matches!(entry.state, NeighbourState::Incomplete | NeighbourState::Failed) {
@@ -168,11 +188,7 @@ impl Neighbours {
 
     /// The link address of a neighbour, if one is known.
     pub fn mac(&self, key: Key) -> Option<Mac> {
-        use NeighbourState::{Failed, Incomplete};
-        self.table
-            .get(&key)
-            .filter(|entry| !matches!(entry.state, Failed | Incomplete))
-            .map(|entry| entry.mac)
+        self.table.get(&key).filter(|entry| entry.state.is_valid()).map(|entry| entry.mac)
     }
 
     /// Whether a known neighbour has another link address. Its entry becomes stale, so that it is asked
@@ -203,27 +219,73 @@ impl Neighbours {
         {
             entry.state = NeighbourState::Reachable;
             entry.deadline = Some(now + REACHABLE);
+            entry.confirmed = now;
             entry.tries = 0;
         }
     }
 
-    /// An entry by hand, or one taken over from the host.
-    pub fn set(&mut self, interface: u32, ip: IpAddr, mac: Mac, state: NeighbourState, now: Time) {
-        let entry = Neighbour {
-            state,
-            mac,
-            deadline: (state == NeighbourState::Reachable).then_some(now + REACHABLE),
-            tries: 0,
-            used: now,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            router: false,
-        };
-        self.table.insert((interface, ip), entry);
+    /// A neighbour has said whether it is a router.
+    pub fn set_router(&mut self, key: Key, router: bool) {
+        if let Some(entry) = self.table.get_mut(&key) {
+            entry.router = router;
+        }
     }
 
-    pub fn remove(&mut self, interface: u32, ip: IpAddr) -> bool {
-        self.table.remove(&(interface, ip)).is_some()
+    pub fn get(&self, key: Key) -> Option<&Neighbour> {
+        self.table.get(&key)
+    }
+
+    /// An entry by hand, or one taken over from the host: `neigh_update` of Linux for an administrator. Returns the frames
+    /// that waited and now know where to go. Invalid without a link address where one is needed; no buffers if too many
+    /// are to stay for good.
+    pub fn change(&mut self, key: Key, change: Change, now: Time) -> Result<Vec<TxFrame>, Error> {
+        let known = self.table.get(&key).filter(|entry| entry.state.is_valid()).map(|entry| entry.mac);
+        let mac = match change.mac.or(known) {
+            Some(mac) => mac,
+            None if change.state.is_valid() => return Err(Error::Invalid),
+            None => Mac::default(),
+        };
+        if change.state.is_valid() && !change.overrides && known.is_some_and(|known| known != mac) {
+            return Ok(Vec::new());
+        }
+        let was_fixed = self.table.get(&key).is_some_and(|entry| entry.state.is_fixed());
+        if change.state.is_fixed() {
+            let fixed = self.table.values().filter(|entry| entry.state.is_fixed()).count();
+            if !was_fixed && fixed >= MOST {
+                return Err(Error::NoBuffers);
+            }
+        } else if was_fixed || !self.table.contains_key(&key) {
+            self.make_room(now);
+        }
+        let entry = self.table.entry(key).or_insert_with(|| Neighbour::new(change.state, mac, now));
+        entry.mac = mac;
+        // Whoever wants it asked for gets that at its next use.
+        entry.state = if change.state.is_valid() { change.state } else { NeighbourState::Failed };
+        entry.deadline = match change.state {
+            NeighbourState::Reachable => Some(now + REACHABLE),
+            NeighbourState::Delay => Some(now + DELAY),
+            NeighbourState::Probe => Some(now),
+            _ => None,
+        };
+        if change.state.is_fixed() || change.state == NeighbourState::Reachable {
+            entry.confirmed = now;
+        }
+        if change.overrides && change.state.is_valid() {
+            entry.router = change.router;
+        }
+        if change.protocol != 0 {
+            entry.protocol = change.protocol;
+        }
+        entry.updated = now;
+        entry.tries = 0;
+        entry.waiting_bytes = 0;
+        let waiting = entry.waiting.drain(..).collect();
+        Ok(if change.state.is_valid() { waiting } else { Vec::new() })
+    }
+
+    /// Takes an entry away. Returns the frames that waited; none if there is no such entry.
+    pub fn remove(&mut self, key: Key) -> Option<Vec<TxFrame>> {
+        self.table.remove(&key).map(|entry| entry.waiting.into())
     }
 
     pub fn forget_interface(&mut self, interface: u32) {
@@ -274,31 +336,54 @@ impl Neighbours {
         None
     }
 
+    /// Makes room for one more that does not stay for good.
     fn make_room(&mut self, now: Time) {
         if self.table.len() < MOST {
             return;
         }
         let idle = |n: &Neighbour| {
-            !matches!(n.state, NeighbourState::Permanent | NeighbourState::Incomplete)
-                && now.since(n.used) > UNUSED
+            !n.state.is_fixed() && n.state != NeighbourState::Incomplete && now.since(n.used) > UNUSED
         };
         self.table.retain(|_, entry| !idle(entry));
-        while self.table.len() >= MOST {
-            let Some(oldest) = self
+        let passing =
+            |table: &BTreeMap<Key, Neighbour>| table.values().filter(|entry| !entry.state.is_fixed()).count();
+        for _ in MOST..=passing(&self.table) {
+            let oldest = self
                 .table
                 .iter()
-                .filter(|(_, entry)| entry.state != NeighbourState::Permanent)
+                .filter(|(_, entry)| !entry.state.is_fixed())
                 .min_by_key(|(_, entry)| entry.used)
-                .map(|(key, _)| *key)
-            else {
-                break;
-            };
-            self.table.remove(&oldest);
+                .map(|(key, _)| *key);
+            if let Some(oldest) = oldest {
+                self.table.remove(&oldest);
+            }
         }
     }
 }
 
 impl Neighbour {
+    fn new(state: NeighbourState, mac: Mac, now: Time) -> Neighbour {
+        Neighbour {
+            state,
+            mac,
+            deadline: None,
+            tries: 0,
+            used: now,
+            confirmed: now,
+            updated: now,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            router: false,
+            protocol: 0,
+        }
+    }
+
+    /// The state at a time: who was not heard of for long is no longer known to be reachable.
+    pub fn state_at(&self, now: Time) -> NeighbourState {
+        let over = self.deadline.is_some_and(|until| until <= now);
+        if self.state == NeighbourState::Reachable && over { NeighbourState::Stale } else { self.state }
+    }
+
     fn wait(&mut self, frame: TxFrame) {
         self.waiting_bytes += frame.len();
         self.waiting.push_back(frame);

@@ -19,7 +19,7 @@ use super::frame::{RxChecksum, RxFrame, TxFrame};
 use super::interface::{Interface, RouterMode};
 use super::link::{Mac, Medium};
 use super::memory::Memory;
-use super::neighbour::{Neighbours, Resolution};
+use super::neighbour::{Change, Neighbours, Resolution};
 use super::pmtu::PathMtus;
 use super::random::{KeyedState, Random};
 use super::reassembly::Reassembly;
@@ -603,6 +603,24 @@ impl Net {
     pub fn arm_neighbours(&mut self) {
         let next = self.neighbours.next();
         self.timers.set(TimerKey::Neighbours, &mut self.neighbours.timer, next);
+    }
+
+    /// Changes the entry of a neighbour by hand; what waited for it goes out.
+    pub fn change_neighbour(&mut self, interface: u32, ip: IpAddr, change: Change) -> Result<(), Error> {
+        let now = self.now;
+        let waiting = self.neighbours.change((interface, ip), change, now)?;
+        if let Some(mac) = self.neighbours.mac((interface, ip)) {
+            self.send_waiting(interface, mac, waiting);
+        }
+        self.arm_neighbours();
+        Ok(())
+    }
+
+    /// Takes the entry of a neighbour away; what waited for it fails. False if there is none.
+    pub fn remove_neighbour(&mut self, interface: u32, ip: IpAddr) -> bool {
+        let Some(waiting) = self.neighbours.remove((interface, ip)) else { return false };
+        self.fail_waiting(interface, waiting);
+        true
     }
 
     /// The frames that waited for a neighbour go out.

@@ -1,6 +1,7 @@
-//! rtnetlink(7): links, addresses, routes, rules, neighbours.
+//! rtnetlink(7): links, addresses, routes, rules. Neighbours are in `neighbour`.
 
 use super::message::{Answers, CREATE, EXCL, REPLACE, Request};
+use super::neighbour::{self, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH};
 use crate::socket::inet::errno;
 use crate::socket::interfaces;
 use crate::socket::routes::{self, Shown, TABLE_LOCAL, TABLE_MAIN};
@@ -23,24 +24,23 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 
 const TABLE_DEFAULT: u8 = 253;
 
-fn family(ip: IpAddr) -> u8 {
+pub(super) fn family(ip: IpAddr) -> u8 {
     u8::try_from(if ip.is_ipv4() { AF_INET } else { AF_INET6 }).unwrap_or(0)
 }
 
-fn raw(ip: IpAddr) -> Vec<u8> {
+pub(super) fn raw(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),
     }
 }
 
-fn address(raw: &[u8]) -> Result<IpAddr> {
+pub(super) fn address(raw: &[u8]) -> Result<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(raw) {
         return Ok(IpAddr::V4(Ipv4Addr::from(v4)));
     }
@@ -63,11 +63,10 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
         RTM_GETROUTE if r.is_dump() => dump_routes(stack, r, wanted, out),
         RTM_GETROUTE => one_route(stack, r, out),
         RTM_GETRULE if r.is_dump() => rules(r, wanted, out),
-        RTM_GETNEIGH if r.is_dump() => {
-            // Nobody is a neighbour on loopback.
-            out.end_dump(r);
-            Ok(())
-        }
+        RTM_GETNEIGH if r.is_dump() => neighbour::dump(stack, r, out),
+        RTM_GETNEIGH => neighbour::get(stack, r, out),
+        RTM_NEWNEIGH => neighbour::change(cx, stack, r),
+        RTM_DELNEIGH => neighbour::delete(cx, stack, r),
         RTM_NEWLINK | RTM_SETLINK => change_link(cx, stack, r),
         RTM_NEWADDR | RTM_DELADDR => change_address(cx, stack, r),
         RTM_NEWROUTE | RTM_DELROUTE => change_route(cx, stack, r),

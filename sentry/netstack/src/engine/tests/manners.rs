@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::super::error::Error;
 use super::super::events::Ready;
+use super::super::link::Mac;
+use super::super::neighbour::{Change, NeighbourState};
 use super::super::net::{ICMP, ICMPV6, IGMP, Outgoing, TcpFeatures};
 use super::super::pair::Impairment;
 use super::super::slab::Handle;
@@ -288,12 +290,99 @@ fn a_neighbour_that_has_moved_is_found_again() {
     let mut world = World::new(Setup::default());
     let (a, b) = connect(&mut world, false, ConnOptions::default(), MS * 10).unwrap();
     let now = world.now;
-    let wrong = super::super::link::Mac([2, 0, 0, 0, 0, 0x77]);
-    let state = super::super::neighbour::NeighbourState::Reachable;
-    world.engines[0].net.neighbours.set(2, ip4(1), wrong, state, now);
+    let wrong = by_hand(0x77, NeighbourState::Reachable);
+    world.engines[0].net.neighbours.change((2, ip4(1)), wrong, now).unwrap();
     world.run(Duration::from_secs(40));
     let engine = &mut world.engines[0];
     engine.tcp.send(&mut engine.net, a, b"hello").unwrap();
     world.run(Duration::from_secs(20));
     assert_eq!(world.engines[1].tcp.queues(b).0, 5);
+}
+
+/// An entry that somebody sets.
+fn by_hand(mac: u8, state: NeighbourState) -> Change {
+    Change { mac: Some(Mac([2, 0, 0, 0, 0, mac])), state, router: false, protocol: 4, overrides: true }
+}
+
+/// Who is set by hand is neither asked for nor replaced by what others say.
+#[test]
+fn a_permanent_neighbour_stays_what_it_is() {
+    let mut world = World::new(Setup::default());
+    let key = (2, ip4(0));
+    let inbox = inbox();
+    world.engines[1].net.taps.add(TapFilter::default(), inbox.clone());
+    world.engines[1].net.change_neighbour(2, ip4(0), by_hand(0x55, NeighbourState::Permanent)).unwrap();
+    // The real one introduces itself, by questions and by what it sends.
+    world.engines[0].net.arp_request(2, std::net::Ipv4Addr::new(10, 0, 0, 2), None);
+    world.run(MS * 10);
+    let entry = world.engines[1].net.neighbours.get(key).unwrap();
+    assert_eq!((entry.state, entry.mac.0[5], entry.protocol), (NeighbourState::Permanent, 0x55, 4));
+    let engine = &mut world.engines[1];
+    engine
+        .udp
+        .send(&mut engine.net, at(ip4(1), 9), at(ip4(0), 9), &Default::default(), Default::default())
+        .unwrap();
+    world.run(Duration::from_secs(400));
+    let frames = inbox.frames.lock().unwrap();
+    let mut out = frames.iter().filter(|frame| frame.kind == FrameKind::Outgoing).map(|frame| &frame.data);
+    assert!(out.clone().any(|data| data[5] == 0x55 && data[12..14] == [8, 0]), "by the address that was set");
+    assert!(!out.any(|data| data[12..14] == [8, 6] && data[21] == 1), "nobody is asked");
+    assert_eq!(world.engines[1].net.neighbours.get(key).unwrap().state, NeighbourState::Permanent);
+}
+
+/// Who waits for an answer goes on when somebody says where the neighbour is.
+#[test]
+fn what_waits_goes_out_when_the_neighbour_is_set() {
+    let mut world = World::new(Setup::default());
+    let inbox = inbox();
+    world.engines[0].net.taps.add(TapFilter::default(), inbox.clone());
+    let engine = &mut world.engines[0];
+    let nobody = IpAddr::from([10, 0, 0, 77]);
+    engine
+        .udp
+        .send(&mut engine.net, at(ip4(0), 9), at(nobody, 9), &Default::default(), Default::default())
+        .unwrap();
+    assert!(engine.net.neighbours.mac((2, nobody)).is_none());
+    engine.net.change_neighbour(2, nobody, by_hand(0x44, NeighbourState::Stale)).unwrap();
+    assert_eq!(engine.net.neighbours.get((2, nobody)).unwrap().state, NeighbourState::Stale);
+    world.run(MS);
+    {
+        let frames = inbox.frames.lock().unwrap();
+        let sent = frames.iter().find(|frame| frame.data[12..14] == [8, 0]).expect("the datagram");
+        assert_eq!(sent.data[..6], [2, 0, 0, 0, 0, 0x44]);
+    }
+    let engine = &mut world.engines[0];
+    // Taken away while something waits: its sender hears of it.
+    let other = IpAddr::from([10, 0, 0, 78]);
+    engine
+        .udp
+        .send(&mut engine.net, at(ip4(0), 9), at(other, 9), &Default::default(), Default::default())
+        .unwrap();
+    assert!(engine.net.remove_neighbour(2, other) && !engine.net.remove_neighbour(2, other));
+    assert_eq!(engine.net.errors.len(), 1);
+}
+
+/// Those that stay have a limit of their own; strangers do not push them out, nor they the strangers.
+#[test]
+fn permanent_neighbours_are_limited() {
+    let mut world = World::new(Setup::default());
+    let net = &mut world.engines[0].net;
+    let ip = |n: u32| IpAddr::from((0x0a01_0000 + n).to_be_bytes());
+    let set =
+        |net: &mut super::super::net::Net, n: u32, state| net.change_neighbour(2, ip(n), by_hand(1, state));
+    for n in 0..1024 {
+        set(net, n, NeighbourState::Permanent).unwrap();
+    }
+    assert_eq!(set(net, 5000, NeighbourState::Permanent), Err(Error::NoBuffers));
+    assert_eq!(set(net, 5, NeighbourState::Permanent), Ok(()), "again");
+    for n in 2000..4000 {
+        set(net, n, NeighbourState::Stale).unwrap();
+    }
+    assert_eq!(net.neighbours.iter().count(), 2048);
+    assert!((0..1024).all(|n| net.neighbours.mac((2, ip(n))).is_some()));
+    assert!(net.neighbours.mac((2, ip(3999))).is_some());
+    // No address: only where one is known.
+    let bare = Change { mac: None, ..by_hand(0, NeighbourState::Reachable) };
+    assert_eq!(net.change_neighbour(2, ip(9000), bare), Err(Error::Invalid));
+    assert_eq!(net.change_neighbour(2, ip(5), bare), Ok(()));
 }

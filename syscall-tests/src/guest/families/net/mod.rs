@@ -27,6 +27,7 @@ pub(crate) use which;
 
 pub mod controls;
 pub mod interfaces;
+pub mod neighbours;
 pub mod netlink;
 pub mod options;
 pub mod raw;

@@ -8,20 +8,20 @@ use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET,
 };
 
-const DUMP: u16 = 0x300;
+pub(super) const DUMP: u16 = 0x300;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
-const CREATE: u16 = 0x400;
-const EXCL: u16 = 0x200;
+pub(super) const CREATE: u16 = 0x400;
+pub(super) const EXCL: u16 = 0x200;
 
-fn netlink(protocol: i32) -> i32 {
+pub(super) fn netlink(protocol: i32) -> i32 {
     let fd = socket(AF_NETLINK, SOCK_RAW, protocol);
     let span = [2i64, 0];
     must("timeout", sys!(setsockopt, fd, SOL_SOCKET, libc::SO_RCVTIMEO, &span, 16));
     fd
 }
 
-fn address(port: u32, groups: u32) -> Addr {
+pub(super) fn address(port: u32, groups: u32) -> Addr {
     let mut b = (AF_NETLINK as u16).to_ne_bytes().to_vec();
     b.extend([0, 0]);
     b.extend(port.to_ne_bytes());
@@ -29,7 +29,7 @@ fn address(port: u32, groups: u32) -> Addr {
     Addr::new(&b)
 }
 
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let mut m = (16 + body.len() as u32).to_ne_bytes().to_vec();
     m.extend(kind.to_ne_bytes());
     m.extend((flags | REQUEST).to_ne_bytes());
@@ -39,7 +39,7 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     m
 }
 
-fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
     let mut a = (4 + data.len() as u16).to_ne_bytes().to_vec();
     a.extend(kind.to_ne_bytes());
     a.extend(data);
@@ -47,14 +47,14 @@ fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
     a
 }
 
-struct Message {
-    kind: u16,
+pub(super) struct Message {
+    pub kind: u16,
     flags: u16,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Message {
-    fn find(&self, skip: usize, wanted: u16) -> Option<&[u8]> {
+    pub fn find(&self, skip: usize, wanted: u16) -> Option<&[u8]> {
         let mut rest = self.body.get(skip..)?;
         while rest.len() >= 4 {
             let len = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
@@ -69,13 +69,13 @@ impl Message {
         None
     }
     /// The result in an acknowledgement.
-    fn result(&self) -> String {
+    pub fn result(&self) -> String {
         if self.kind == 2 { number(int_at(&self.body, 0) as isize) } else { format!("kind {}", self.kind) }
     }
 }
 
 /// The messages of one datagram.
-fn receive(fd: i32, flags: i32) -> Vec<Message> {
+pub(super) fn receive(fd: i32, flags: i32) -> Vec<Message> {
     let mut b = vec![0u8; 32768];
     let n = sys!(recvfrom, fd, b.as_mut_slice(), b.len(), flags, 0, 0);
     let mut rest = &b[..n.max(0) as usize];
@@ -93,7 +93,7 @@ fn receive(fd: i32, flags: i32) -> Vec<Message> {
 }
 
 /// Asks for a dump and gives its messages without the end.
-fn dump(fd: i32, kind: u16, body: &[u8]) -> Vec<Message> {
+pub(super) fn dump(fd: i32, kind: u16, body: &[u8]) -> Vec<Message> {
     let m = message(kind, DUMP, body);
     must("send", send(fd, &m, 0));
     let mut all = Vec::new();
@@ -112,7 +112,7 @@ fn dump(fd: i32, kind: u16, body: &[u8]) -> Vec<Message> {
 }
 
 /// Sends a request that is to be acknowledged.
-fn ask(fd: i32, kind: u16, flags: u16, body: &[u8]) -> String {
+pub(super) fn ask(fd: i32, kind: u16, flags: u16, body: &[u8]) -> String {
     must("send", send(fd, &message(kind, flags | ACK, body), 0));
     receive(fd, 0).first().map_or("silence".to_owned(), Message::result)
 }
