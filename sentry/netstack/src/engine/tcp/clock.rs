@@ -72,6 +72,15 @@ impl Conn {
         retries > if self.released { ORPHAN_RETRIES } else { RETRIES }
     }
 
+    /// When to try again; the end of the user timeout is not slept through (tcp_clamp_rto_to_user_timeout).
+    fn next_try(&self, now: Time) -> Time {
+        let next = now + self.rtt.backed_off(self.backoff);
+        match (self.options.user_timeout, self.silent_since) {
+            (Some(limit), Some(since)) => next.min((since + limit).max(now + Duration::from_millis(1))),
+            _ => next,
+        }
+    }
+
     fn give_up(&mut self, net: &mut Net) {
         self.send_reset(net);
         let error = self.soft_error.take().unwrap_or(Error::TimedOut);
@@ -92,7 +101,7 @@ impl Conn {
             self.backoff += 1;
             self.send_syn(net);
             if self.state != State::Closed {
-                self.retransmit = Some((Wait::Timeout, now + self.rtt.backed_off(self.backoff)));
+                self.retransmit = Some((Wait::Timeout, self.next_try(now)));
             }
             return;
         }
@@ -116,7 +125,7 @@ impl Conn {
         if let Some((seq, end)) = self.board.next_lost(self.mss) {
             self.send_again(net, seq, end);
         }
-        self.retransmit = Some((Wait::Timeout, now + self.rtt.backed_off(self.backoff)));
+        self.retransmit = Some((Wait::Timeout, self.next_try(now)));
     }
 
     /// A tail loss probe (RFC 8985, 7.3): new data if there is some, else the last segment again.
@@ -142,7 +151,7 @@ impl Conn {
             self.tail_probe = Some((self.snd_nxt, false));
         }
         if !self.board.is_empty() {
-            self.retransmit = Some((Wait::Timeout, now + self.rtt.backed_off(self.backoff)));
+            self.retransmit = Some((Wait::Timeout, self.next_try(now)));
         }
     }
 
@@ -161,7 +170,7 @@ impl Conn {
         self.path_checked = Time(0);
         self.send_probe(net);
         self.backoff = (self.backoff + 1).min(16);
-        self.retransmit = Some((Wait::WindowProbe, now + self.rtt.backed_off(self.backoff)));
+        self.retransmit = Some((Wait::WindowProbe, self.next_try(now)));
     }
 
     /// When the next keep-alive probe has to be thought of.

@@ -32,7 +32,7 @@ use super::random::{KeyedState, siphash};
 use super::slab::{Handle, Slab};
 use super::time::Time;
 use super::timers::TimerKey;
-use conn::{Conn, RECEIVE_INITIAL, State, Wait};
+use conn::{Conn, RECEIVE_INITIAL, Wait};
 use cookie::Cookies;
 use input::Verdict;
 use remnant::{Bare, Half, Remnant, TIME_WAIT, TimeWait};
@@ -41,7 +41,7 @@ use seq::Seq;
 
 pub use api::Accepted;
 pub use congestion::Algorithm;
-pub use conn::ConnOptions;
+pub use conn::{ConnOptions, State};
 pub use info::{ConnectionLine, TcpInfo};
 
 /// Half-open and resting pairs of the whole stack.

@@ -4,6 +4,7 @@ mod frames;
 mod fuzz;
 mod manners;
 mod network;
+mod onwire;
 mod streams;
 
 use std::net::{IpAddr, SocketAddr};
