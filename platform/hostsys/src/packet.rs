@@ -2,7 +2,7 @@
 //! the link visible (segments of up to 64 KiB in one frame, checksums left to the link).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -101,6 +101,19 @@ pub fn open(interface: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Keeps whoever ends from waiting for these sockets. Linux waits for a grace period of RCU (10 to 20 ms) when the last
+/// descriptor of a packet socket is closed, for one after the other. This gives a socket that has descriptors of all of them,
+/// and of itself, under way: when it is closed with the others, only the kernel's collector of such circles (unix(7)) finds
+/// them, which since Linux 6.10 works by itself.
+pub fn closed_later(sockets: &[OwnedFd]) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (keeper, sender) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let mut fds: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    fds.push(keeper.as_fd());
+    crate::fd::send_with_fds(&sender, b"k", &fds)?;
+    Ok(keeper)
+}
+
 fn set(fd: &OwnedFd, option: i32) -> io::Result<()> {
     let on: i32 = 1;
     // SAFETY: the option takes an int, which lives over the call, and its size is given.
@@ -135,5 +148,40 @@ pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(VnetHeade
         Ok(_) => Ok(Some((VnetHeader::default(), 0))),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// In a namespace of its own, if there may be one: the sockets are gone in the end, though nobody waited for them.
+    #[test]
+    fn sockets_that_nobody_waits_for_are_closed_all_the_same() {
+        std::thread::spawn(|| {
+            if let Err(error) = crate::ns::unshare(crate::ns::Namespaces::NET) {
+                crate::ns::skipped(&format!("no private network namespace: {error}"));
+                return;
+            }
+            let open = || {
+                let text = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+                text.lines().count() - 1
+            };
+            let sockets: Vec<OwnedFd> = (0..3).map(|_| open_unbound().unwrap()).collect();
+            let keeper = closed_later(&sockets).unwrap();
+            drop(sockets);
+            assert_eq!(open(), 3, "the keeper has them");
+            drop(keeper);
+            let end = Instant::now() + Duration::from_secs(10);
+            while open() > 0 {
+                assert!(Instant::now() < end, "they stay for ever");
+                // The collector is called when a socket is closed.
+                drop(std::os::unix::net::UnixStream::pair().unwrap());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        })
+        .join()
+        .unwrap();
     }
 }

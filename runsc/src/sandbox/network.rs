@@ -14,8 +14,8 @@ use sentry::net::{CONVERSATIONS, Donation, NAME_SERVER, NameServer, Steered};
 use super::namespaces::{Privilege, Visit};
 use crate::spec::Plan;
 
-/// Packet sockets for interfaces that come later.
-const SPARE: usize = 2;
+/// Packet sockets for interfaces that come later. One that goes gives its socket back.
+const SPARE: usize = 4;
 
 /// The mode that a container gets: whoever asks for a sandbox's network in the namespace that this command itself is in,
 /// as `docker run --network host` does, gets the host's sockets, since its interfaces cannot be taken from the host.
@@ -49,15 +49,15 @@ fn is_own(path: &Path) -> Result<bool> {
     Ok(id(path)? == id(Path::new("/proc/self/ns/net"))?)
 }
 
-/// Opens what the sentry needs of its network namespace, and keeps the host's own stack silent there. `None` if there
-/// is nothing but lo in a namespace of the sandbox's own.
+/// Opens what the sentry needs of its network namespace, and keeps the host's own stack silent there. `None` if nobody can
+/// put interfaces into it.
 pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<Donation>> {
     if !Privilege::current().root {
         // It is the namespace of this process, or nobody can have put interfaces into it.
         return if mode == NetworkMode::Host { shown().map(Some) } else { Ok(None) };
     }
     let visit = Visit::network(sentry)?;
-    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined) };
+    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined).map(Some) };
     visit.leave()?;
     donation.context("cannot take the network namespace over")
 }
@@ -66,24 +66,29 @@ pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<D
 fn shown() -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     let news = rtnetlink::open_news(false).context("rtnetlink")?;
-    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new() })
+    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new(), keeper: None })
 }
 
-fn open(joined: bool) -> Result<Option<Donation>> {
+fn open(joined: bool) -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     // Before anything is read: what changes from here on is news.
     let news = rtnetlink::open_news(true).context("rtnetlink")?;
     let found = rtnetlink::snapshot(&questions).context("interfaces")?;
     let count = found.links.iter().filter(|link| link.hardware == rtnetlink::ETHERNET).count();
-    if count == 0 && !joined {
-        return Ok(None);
-    }
     rtnetlink::silence(&questions).context("routing rules")?;
-    let (first, last) = rtnetlink::HOST_PORTS;
-    host_ports(first, last);
-    let packets = (0..count + SPARE).map(|_| packet::open_unbound()).collect::<std::io::Result<_>>();
+    let packets = (0..count + SPARE).map(|_| packet::open_unbound()).collect::<std::io::Result<Vec<_>>>();
     let packets = packets.context("packet sockets")?;
-    Ok(Some(Donation { questions, news, names: name_server()?, steered: steered(), packets }))
+    let keeper = packet::closed_later(&packets).context("packet sockets")?;
+    let (mut names, mut steering) = (None, None);
+    // Where nobody has prepared anything but lo, nobody asks for a port of it or answers there; what is not needed takes no
+    // time.
+    if found.links.len() > 1 || joined {
+        let (first, last) = rtnetlink::HOST_PORTS;
+        host_ports(first, last);
+        names = name_server()?;
+        steering = steered();
+    }
+    Ok(Donation { questions, news, names, steered: steering, packets, keeper: Some(keeper) })
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose

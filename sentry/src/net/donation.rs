@@ -40,11 +40,14 @@ pub struct Donation {
     pub steered: Option<Steered>,
     /// Packet sockets that are bound to nothing yet: one for each interface there may be at once.
     pub packets: Vec<OwnedFd>,
+    /// What keeps the sentry's end from waiting for them, while it is open (`packet::closed_later`).
+    pub keeper: Option<OwnedFd>,
 }
 
 const NAMES: u8 = 1;
 const PRESENT: u8 = 2;
 const STEERED: u8 = 4;
+const KEPT: u8 = 8;
 
 impl Donation {
     /// The descriptors in the order in which they travel, and what goes with them.
@@ -59,6 +62,10 @@ impl Donation {
         if let Some(steered) = &self.steered {
             flags |= STEERED;
             fds.extend([steered.listener.as_fd(), steered.steering.as_fd()]);
+        }
+        if let Some(keeper) = &self.keeper {
+            flags |= KEPT;
+            fds.push(keeper.as_fd());
         }
         fds.extend(self.packets.iter().map(AsFd::as_fd));
         (flags, fds)
@@ -80,6 +87,7 @@ impl Donation {
         };
         let steered =
             if flags & STEERED != 0 { Some(Steered { listener: next()?, steering: next()? }) } else { None };
-        Ok(Donation { questions, news, names, steered, packets: fds.collect() })
+        let keeper = if flags & KEPT != 0 { Some(next()?) } else { None };
+        Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper })
     }
 }

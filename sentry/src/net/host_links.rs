@@ -17,6 +17,8 @@ pub struct HostLinks {
     questions: OwnedFd,
     /// Packet sockets that no interface uses.
     spare: Vec<Arc<OwnedFd>>,
+    /// Nobody waits for their end while it is open.
+    _keeper: Option<OwnedFd>,
     known: Snapshot,
     links: BTreeMap<u32, Taken>,
     stack: Arc<Stack>,
@@ -39,12 +41,14 @@ impl HostLinks {
     pub fn new(
         questions: OwnedFd,
         packets: Vec<OwnedFd>,
+        keeper: Option<OwnedFd>,
         stack: Arc<Stack>,
         wire: Option<Arc<PacketWire>>,
     ) -> HostLinks {
         HostLinks {
             questions,
             spare: packets.into_iter().map(Arc::new).collect(),
+            _keeper: keeper,
             known: Snapshot::default(),
             links: BTreeMap::new(),
             stack,

@@ -61,10 +61,10 @@ fn serve(
     bell: Arc<Bell>,
     wire: Option<Arc<PacketWire>>,
 ) -> io::Result<()> {
-    let Donation { questions, news, names, steered, packets } = donation;
+    let Donation { questions, news, names, steered, packets, keeper } = donation;
     let names = names.map(|server| (Names::new(server, stack, bell.0.clone()), Conversations::default()));
     let door = steered.map(|steered| FrontDoor::new(steered, stack, bell.0.clone()));
-    let mut links = HostLinks::new(questions, packets, stack.clone(), wire.clone());
+    let mut links = HostLinks::new(questions, packets, keeper, stack.clone(), wire.clone());
     links.update()?;
     let mut runner = Runner { bell, wire, links, news, names, door, look: None, room: Room::default() };
     std::thread::Builder::new().name("net".to_owned()).spawn(move || {
