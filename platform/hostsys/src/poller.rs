@@ -4,7 +4,8 @@
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Somebody who asked.
 pub trait Ready: Send + Sync {
@@ -21,6 +22,9 @@ struct Armed {
 struct Shared {
     wake: OwnedFd,
     armed: Mutex<Vec<Armed>>,
+    /// How often the thread has looked and let go of what it looked at.
+    rounds: Mutex<u64>,
+    passed: Condvar,
 }
 
 /// The waiting thread; it is started by the first asking.
@@ -56,7 +60,12 @@ impl Poller {
             Some(s) => s,
             None => {
                 let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-                let new = Arc::new(Shared { wake, armed: Mutex::new(Vec::new()) });
+                let new = Arc::new(Shared {
+                    wake,
+                    armed: Mutex::new(Vec::new()),
+                    rounds: Mutex::new(0),
+                    passed: Condvar::new(),
+                });
                 let run = Arc::clone(&new);
                 let kept = self.shared.get_or_init(|| new);
                 if Arc::ptr_eq(kept, &run) {
@@ -82,7 +91,8 @@ impl Poller {
         }
     }
 
-    /// Watches the descriptor no more, for whoever has asked, and lets go of it.
+    /// Watches the descriptor no more, for whoever has asked, and lets go of it: when this returns, it closes with its last
+    /// other owner. Who closes a socket that listens may want its port again at once.
     pub fn forget(&self, fd: &Arc<OwnedFd>) {
         let Some(shared) = self.shared.get() else { return };
         let before = {
@@ -91,10 +101,15 @@ impl Poller {
             armed.retain(|a| !Arc::ptr_eq(&a.fd, fd));
             before - armed.len()
         };
-        if before > 0 {
-            // The thread holds it until it looks again. The only error is a full counter, and then it will.
-            let _ = rustix::io::write(&shared.wake, &1u64.to_ne_bytes());
+        if before == 0 && Arc::strong_count(fd) == 1 {
+            return;
         }
+        // The thread holds it until it looks again. The only error is a full counter, and then it will.
+        let rounds = shared.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = *rounds;
+        let _ = rustix::io::write(&shared.wake, &1u64.to_ne_bytes());
+        // It is never busy for so long.
+        let _ = shared.passed.wait_timeout_while(rounds, Duration::from_millis(100), |now| *now == begun);
     }
 }
 
@@ -134,6 +149,10 @@ fn serve(shared: &Shared) {
                 });
             }
         }
+        drop(fds);
+        drop(watched);
+        *shared.rounds.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        shared.passed.notify_all();
         for (target, events) in told {
             target.ready(events);
         }
@@ -149,6 +168,28 @@ mod tests {
     impl Ready for Tell {
         fn ready(&self, events: u16) {
             self.0.lock().unwrap().send(events).unwrap();
+        }
+    }
+
+    /// Each time: somebody may bind to the same port at once, who could not if the thread still had the socket.
+    #[test]
+    fn what_is_forgotten_closes_with_its_owner() {
+        struct Nobody;
+        impl Ready for Nobody {
+            fn ready(&self, _: u16) {}
+        }
+        let target: Arc<dyn Ready> = Arc::new(Nobody);
+        let poller = Poller::default();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for round in 0..500 {
+            let listener = std::net::TcpListener::bind(address);
+            let fd = Arc::new(OwnedFd::from(listener.unwrap_or_else(|error| panic!("{round}: {error}"))));
+            poller.arm(&fd, 1, &target).unwrap();
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            poller.forget(&fd);
+            assert_eq!(Arc::strong_count(&fd), 1);
         }
     }
 

@@ -11,8 +11,8 @@ use super::inet::{InetFamily, stack_for, stack_of};
 use super::{Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
 use abi::socket::{
-    AF_UNSPEC, MSG_DONTROUTE, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM,
-    SOCK_STREAM, SOL_SOCKET,
+    AF_UNSPEC, MSG_DONTROUTE, MSG_DONTWAIT, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC,
+    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
 };
 use abi::{Errno, Result};
 use kernel::io::Sink;
@@ -23,7 +23,7 @@ use ksync::WaitQueue;
 use netstack::{Endpoint, Family, Stack};
 use platform::hostsys::inet;
 use platform::hostsys::poller::{Poller, Ready, ready_now};
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +63,11 @@ impl FamilyTrait for HostFamily {
         let task = cx.task.ok_or(Errno::EAFNOSUPPORT)?;
         let fd = inet::open(self.family == Family::V6, stream).map_err(|e| Errno::from_host(&e))?;
         let poller = task.kernel().extensions.get_or_init(Poller::default);
-        let socket =
-            HostSocket::new(fd, self.family, stream, poller, SockOptions::new(Speaks::Internet(stream)));
+        let options = match stream {
+            true => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
+            false => SockOptions::new(Speaks::Internet(false)),
+        };
+        let socket = HostSocket::new(fd, self.family, stream, poller, options);
         Ok((socket, if stream { IPPROTO_TCP } else { IPPROTO_UDP }))
     }
 }
@@ -87,16 +90,20 @@ pub struct HostSocket {
     news: Arc<dyn Ready>,
     poller: Arc<Poller>,
     listening: AtomicBool,
+    /// Nothing is to be received any more.
+    shut: AtomicBool,
 }
 
 fn host<T>(result: std::io::Result<T>) -> Result<T> {
     result.map_err(|e| Errno::from_host(&e))
 }
 
-fn to_host(e: Endpoint) -> SocketAddr {
-    match e.ip {
-        std::net::IpAddr::V4(_) => SocketAddr::new(e.ip, e.port),
-        std::net::IpAddr::V6(ip) => SocketAddrV6::new(ip, e.port, 0, e.scope).into(),
+/// An address as a socket of that family is told it: one of IPv6 knows IPv4 as mapped addresses.
+fn to_host(family: Family, e: Endpoint) -> SocketAddr {
+    match (e.ip, family) {
+        (IpAddr::V4(_), Family::V4) => SocketAddr::new(e.ip, e.port),
+        (IpAddr::V4(ip), Family::V6) => SocketAddr::new(ip.to_ipv6_mapped().into(), e.port),
+        (IpAddr::V6(ip), _) => SocketAddrV6::new(ip, e.port, 0, e.scope).into(),
     }
 }
 
@@ -127,6 +134,7 @@ impl HostSocket {
             news,
             poller,
             listening: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
         })
     }
 
@@ -181,7 +189,7 @@ impl SocketOps for HostSocket {
     }
 
     fn bind(&self, _cx: &Caller<'_>, addr: &[u8]) -> Result<()> {
-        host(inet::bind(&*self.fd, to_host(to_bind(self.family, addr)?)))
+        host(inet::bind(&*self.fd, to_host(self.family, to_bind(self.family, addr)?)))
     }
 
     fn listen(&self, _cx: &Caller<'_>, backlog: u32) -> Result<()> {
@@ -198,7 +206,7 @@ impl SocketOps for HostSocket {
             self.listening.store(false, Ordering::Relaxed);
             return host(inet::disconnect(&*self.fd));
         }
-        let to = to_host(to_reach(self.family, addr, !self.stream)?);
+        let to = to_host(self.family, to_reach(self.family, addr, !self.stream)?);
         let result = host(inet::connect_now(&*self.fd, to));
         if matches!(result, Err(Errno::EINPROGRESS | Errno::EALREADY)) {
             self.arm(PollEvents::OUT);
@@ -211,7 +219,17 @@ impl SocketOps for HostSocket {
             self.arm(PollEvents::OUT);
             return Err(Errno::EAGAIN);
         }
-        self.take_error().map_or(Ok(()), Err)
+        // The host is asked by the same call as before, so that it knows that its answer was heard; the address does not matter
+        // any more. After a failure the socket is as new.
+        let any = to_host(self.family, Endpoint::any(self.family));
+        match host(inet::connect_now(&*self.fd, any)) {
+            Err(Errno::EISCONN) => Ok(()),
+            Err(Errno::EALREADY | Errno::EINPROGRESS) => {
+                self.arm(PollEvents::OUT);
+                Err(Errno::EAGAIN)
+            }
+            other => other,
+        }
     }
 
     fn accept(&self, _cx: &Caller<'_>) -> Result<Arc<dyn SocketOps>> {
@@ -234,11 +252,12 @@ impl SocketOps for HostSocket {
             return Err(Errno::EINVAL);
         }
         let to = match args.to {
-            Some(raw) if !self.stream => Some(to_host(to_reach(self.family, raw, true)?)),
+            Some(raw) if !self.stream => Some(to_host(self.family, to_reach(self.family, raw, true)?)),
             _ => None,
         };
         let flags = args.flags & (MSG_OOB | MSG_DONTROUTE | MSG_EOR | MSG_MORE);
-        if self.stream && self.now(PollEvents::OUT).is_empty() {
+        // One that listens never gets room; the host says what is wrong.
+        if self.stream && !self.is_listening() && self.now(PollEvents::OUT).is_empty() {
             self.arm(PollEvents::OUT);
             return Err(Errno::EAGAIN);
         }
@@ -289,15 +308,25 @@ impl SocketOps for HostSocket {
         let mut buffer = vec![0; room];
         let kept = flags & (MSG_OOB | MSG_PEEK);
         let got = inet::receive_from(&*self.fd, &mut buffer, kept, !self.stream);
-        let (count, length, from) = self.later(PollEvents::IN, got)?;
+        // Who waits at a socket that is shut for datagrams hears of the end, who does not wait of nothing.
+        let ended = !self.stream && self.shut.load(Ordering::Relaxed) && flags & MSG_DONTWAIT == 0;
+        let got = match got {
+            Err(error) if ended && error.kind() == std::io::ErrorKind::WouldBlock => {
+                return Ok(Received::default());
+            }
+            got => self.later(PollEvents::IN, got),
+        };
+        let (count, length, from) = got?;
         let data = buffer.get(..count).unwrap_or_default();
-        let copied = if data.is_empty() { 0 } else { dst.put(data)? };
+        // Of a stream, what is cut off is not given to anybody.
+        let dropped = self.stream && flags & MSG_TRUNC != 0 && flags & MSG_OOB == 0;
+        let copied = if data.is_empty() || dropped { count } else { dst.put(data)? };
         let cut = !self.stream && length > count;
         Ok(Received {
             len: if cut && flags & MSG_TRUNC != 0 { length } else { copied },
             from: from.filter(|_| !self.stream).map(|from| self.encode(from)),
             flags: if cut { MSG_TRUNC } else { 0 },
-            may_continue: self.stream && count > 0 && kept == 0,
+            may_continue: self.stream && count > 0 && kept == 0 && !dropped,
             ..Received::default()
         })
     }
@@ -307,6 +336,9 @@ impl SocketOps for HostSocket {
             return Err(Errno::EINVAL);
         }
         host(inet::shutdown(&*self.fd, how))?;
+        if how != 1 {
+            self.shut.store(true, Ordering::Relaxed);
+        }
         self.queue.wake_all(u32::MAX);
         Ok(())
     }
