@@ -44,7 +44,6 @@ pub const NAMES: &[&str] = &[
     "set_mempolicy: the policy is not remembered",
     "setsockopt of IP, IPv6 or TCP",
     "sock_diag family",
-    "sock_diag of one socket",
     "socket family",
 ];
 

@@ -106,18 +106,56 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
         }
     };
     if !r.is_dump() {
-        if let Some(t) = cx.task {
-            kernel::gap!(t.kernel(), "sock_diag of one socket");
-        }
-        return Err(Errno::EOPNOTSUPP);
+        return one(stack, r, family, protocol, out);
     }
     let states = r.word(4);
-    let wanted = |state: u8| states >> state & 1 == 1;
+    for line in lines(stack, family, protocol) {
+        if states >> line.state & 1 == 1 {
+            push(out, r, family, &line);
+        }
+    }
+    out.end_dump(r);
+    Ok(())
+}
+
+/// The one socket that a request names by its ends (`inet_diag_find_one_icsk`, `udp_dump_one`). ENOENT, also of another cookie.
+fn one(stack: &Stack, r: &Request<'_>, family: Family, protocol: u8, out: &mut Answers) -> Result<()> {
+    const ANY_COOKIE: u64 = u64::MAX;
+    let id = r.body().get(8..56).ok_or(Errno::EINVAL)?;
+    let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
+    // UDP has the ends the other way round, as ever.
+    let (own, peer) = if protocol == 6 { ((0, 4), (2, 20)) } else { ((2, 20), (0, 4)) };
+    let is = |end: Endpoint, (at, ip): (usize, usize)| {
+        port(at) == end.port && id.get(ip..ip + 16) == Some(&octets(family, end)[..])
+    };
+    let any = |end: Endpoint, (at, _): (usize, usize)| port(at) == end.port && end.ip.is_unspecified();
+    if !matches!(protocol, 6 | 17 | 136) {
+        return Err(Errno::ENOENT);
+    }
+    let all = lines(stack, family, protocol);
+    // A connection of these ends, or else who listens for them.
+    let waiting = |line: &&Line| line.remote.port == 0 && (is(line.local, own) || any(line.local, own));
+    let found = all
+        .iter()
+        .find(|line| is(line.local, own) && is(line.remote, peer))
+        .or_else(|| all.iter().filter(waiting).max_by_key(|line| is(line.local, own)))
+        .ok_or(Errno::ENOENT)?;
+    let cookie = u64::from_ne_bytes(id[40..48].try_into().unwrap_or_default());
+    if cookie != ANY_COOKIE && cookie != found.id {
+        return Err(Errno::ENOENT);
+    }
+    push(out, r, family, found);
+    Ok(())
+}
+
+/// All sockets of a protocol.
+fn lines(stack: &Stack, family: Family, protocol: u8) -> Vec<Line> {
+    let mut all = Vec::new();
     match protocol {
         6 => {
             for s in stack.tcp_sockets().iter().filter(|s| s.family == family) {
                 let state = s.state() as u8;
-                if state == TcpState::Close as u8 || !wanted(state) {
+                if state == TcpState::Close as u8 {
                     continue;
                 }
                 let (receive, send) = match (s.listener(), s.transport()) {
@@ -127,22 +165,12 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
                 };
                 let (ino, uid) = s.tag.get().copied().unwrap_or_default();
                 let (local, remote) = (s.local(), s.remote_or_any());
-                push(out, r, family, &Line { state, local, remote, receive, send, uid, ino, id: s.id });
+                all.push(Line { state, local, remote, receive, send, uid, ino, id: s.id });
             }
             for (local, remote, _) in stack.time_wait() {
-                if wanted(6) && local.ip.is_ipv4() == (family == Family::V4) {
-                    let none = (0, 0, 0);
-                    let line = Line {
-                        state: 6,
-                        local,
-                        remote,
-                        receive: none.0,
-                        send: none.1,
-                        uid: 0,
-                        ino: none.2,
-                        id: 0,
-                    };
-                    push(out, r, family, &line);
+                if local.ip.is_ipv4() == (family == Family::V4) {
+                    let line = Line { state: 6, local, remote, receive: 0, send: 0, uid: 0, ino: 0, id: 0 };
+                    all.push(line);
                 }
             }
         }
@@ -150,31 +178,27 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
             let lite = protocol == 136;
             for s in stack.udp_sockets().iter().filter(|s| s.family == family && s.lite == lite) {
                 let state = if s.remote().is_some() { 1 } else { 7 };
-                if !s.has_port() || !wanted(state) {
+                if !s.has_port() {
                     continue;
                 }
                 let (ino, uid) = s.tag.get().copied().unwrap_or_default();
                 let remote = s.remote().unwrap_or(Endpoint::any(family));
                 let (local, receive) = (s.local(), s.usage().0);
-                push(out, r, family, &Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
+                all.push(Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
             }
         }
         255 => {
             for s in stack.raw_sockets().iter().filter(|s| s.family == family && !s.ping) {
                 let (local, remote) = (s.local(), s.remote());
                 let state = if remote.is_some() { 1 } else { 7 };
-                if !wanted(state) {
-                    continue;
-                }
                 let (ino, uid) = s.tag.get().copied().unwrap_or_default();
                 let remote = remote.unwrap_or(Endpoint::any(family));
                 let local = local.with_port(s.protocol.into());
                 let receive = s.usage().0;
-                push(out, r, family, &Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
+                all.push(Line { state, local, remote, receive, send: 0, uid, ino, id: s.id });
             }
         }
         _ => {}
     }
-    out.end_dump(r);
-    Ok(())
+    all
 }

@@ -420,6 +420,67 @@ fn tcp_list() {
     say!("{:?}", udps.iter().find(|m| port(m, 4) == 7300).map(|m| m.body[1]));
 }
 
+/// One socket, by its ends.
+fn one_socket() {
+    let fd = netlink(4);
+    let (l, at) = listener(V4);
+    let c = tcp(V4);
+    must("connect", connect(c, &at));
+    let s = must("accept", accept(l)) as i32;
+    let from = own(c).port();
+    let request =
+        |protocol: i32, (sport, source): (u16, u8), (dport, destination): (u16, u8), cookie: u64| {
+            let mut b = vec![AF_INET as u8, protocol as u8, 0, 0];
+            b.extend(u32::MAX.to_ne_bytes());
+            b.extend(sport.to_be_bytes());
+            b.extend(dport.to_be_bytes());
+            for last in [source, destination] {
+                b.extend(if last == 0 { [0; 4] } else { [127, 0, 0, last] });
+                b.extend([0; 12]);
+            }
+            b.extend(0u32.to_ne_bytes());
+            b.extend(cookie.to_ne_bytes());
+            b
+        };
+    let any = u64::MAX;
+    let ask = |label: &str, body: &[u8]| {
+        must("send", send(fd, &message(20, 0, body), 0));
+        let got = receive(fd, 0);
+        let show = |m: &Message| {
+            if m.kind == 2 {
+                return m.result();
+            }
+            let port = |at: usize| u16::from_be_bytes([m.body[at], m.body[at + 1]]);
+            let known = |port: u16| match port {
+                0 | 7301 | 7302 => port.to_string(),
+                p if p == at.port() => "server".to_owned(),
+                p if p == from => "client".to_owned(),
+                _ => "other".to_owned(),
+            };
+            format!("flags {:#x} state {} {} {}", m.flags, m.body[1], known(port(4)), known(port(6)))
+        };
+        say!("{label} {:?}", got.iter().map(show).collect::<Vec<_>>());
+        got.first()
+            .filter(|m| m.kind == 20)
+            .map_or(0, |m| int_at(&m.body, 44) as u32 as u64 | (int_at(&m.body, 48) as u32 as u64) << 32)
+    };
+    ask("client", &request(6, (from, 1), (at.port(), 1), any));
+    let cookie = ask("server", &request(6, (at.port(), 1), (from, 1), any));
+    ask("by its cookie", &request(6, (at.port(), 1), (from, 1), cookie));
+    ask("another cookie", &request(6, (at.port(), 1), (from, 1), cookie ^ 77));
+    ask("who listens", &request(6, (at.port(), 1), (9, 1), any));
+    ask("another address", &request(6, (at.port(), 2), (9, 1), any));
+    ask("nobody", &request(6, (9, 1), (9, 1), any));
+    ask("short", &[AF_INET as u8, 6, 0, 0]);
+    let u = udp(V4);
+    must("bind", bind(u, &V4.loopback(7301)));
+    ask("UDP", &request(17, (9, 1), (7301, 1), any));
+    ask("UDP, the other way", &request(17, (7301, 1), (9, 1), any));
+    must("connect", connect(u, &V4.loopback(7302)));
+    ask("UDP, connected", &request(17, (7302, 1), (7301, 1), any));
+    crate::case::close(s);
+}
+
 fn unix_list() {
     let fd = netlink(4);
     let l = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -470,5 +531,6 @@ pub const CASES: &[Case] = &[
     case("sendto/netlink_errors", "recvfrom", errors),
     case("recvfrom/netlink_news", "bind setsockopt", news),
     case("sendto/netlink_tcp_list", "recvfrom", tcp_list),
+    case("sendto/netlink_one_socket", "recvfrom", one_socket),
     case("sendto/netlink_unix_list", "recvfrom", unix_list),
 ];
