@@ -25,6 +25,8 @@ cri oom_kill
 cri update_resources
 ## exec-with-terminal
 cri exec_with_terminal
+## consoles-of-their-own
+cri consoles
 ## attach
 cri attach
 ## network

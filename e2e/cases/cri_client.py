@@ -413,6 +413,8 @@ def update_resources():
 def exec_with_terminal():
     with Pod() as pod:
         c = pod.container("a", "sleep", "1000")
+        # The terminal's name is in the container's own /dev/pts, whichever was mounted last.
+        pod.container("b", "sleep", "1000")
         shell = open_exec(c, "sh", tty=True)
         shell.send(SIZE, b'{"Width": 91, "Height": 33}')
         shell.send(0, b"tty; until [ \"$(stty size)\" = '33 91' ]; do sleep 0.1; done; stty size; exit 4\n")
@@ -421,6 +423,18 @@ def exec_with_terminal():
         assert b'"ExitCode","message":"4"' in text[RESULT].replace(b" ", b""), text
         plain = open_exec(c, "sh", "-c", "cat; echo err >&2", stdin=False)
         same(plain.end()[ERR], b"err\n")
+
+
+def consoles():
+    with Pod() as pod:
+        write = "sleep 1; echo from $0 > /dev/console; sleep 1000"
+        for name in "ab":
+            pod.container(name, "sh", "-c", write, name, tty=True)
+        soon(lambda: pod.log("a") == "from a\r\n" and pod.log("b") == "from b\r\n")
+        none = open_exec(pod.container("c", "sleep", "1000"), "sh", "-c", "rm -f /tmp/c; mknod /tmp/c c 5 1 && echo lost > /tmp/c", stdin=False)
+        none.end()
+        time.sleep(0.5)
+        same(pod.log("a") + pod.log("b"), "from a\r\nfrom b\r\n")
 
 
 def attach():

@@ -164,7 +164,14 @@ fn containerd(old: &str, name: &str, binary: Option<&Path>, file: &Path) -> Resu
         bail!("{}: {begin:?} has no end", file.display());
     }
     let Some(binary) = binary else {
-        return Ok(kept.trim_end_matches('\n').to_owned() + if kept.is_empty() { "" } else { "\n" });
+        let rest = kept.trim_end_matches('\n').to_owned() + if kept.is_empty() { "" } else { "\n" };
+        // What was written beside this entry may be needed by another one.
+        let needs = rest.lines().find(|l| l.starts_with(BEGIN)).map(str::to_owned);
+        let beside = default_beside(&rest, name);
+        return Ok(match needs {
+            Some(first) => rest.replacen(&format!("{first}\n"), &format!("{first}\n{beside}"), 1),
+            None => rest,
+        });
     };
     let version =
         kept.lines().map(str::trim).find_map(|l| l.strip_prefix("version")?.trim().strip_prefix('='));
@@ -183,11 +190,31 @@ fn containerd(old: &str, name: &str, binary: Option<&Path>, file: &Path) -> Resu
     }
     let binary = binary.to_str().filter(|b| !b.contains(['"', '\\'])).context("--path: not plain text")?;
     let header = section('"');
+    let beside = default_beside(&kept, name);
     let options = header.replace(&format!("runtimes.{name}]"), &format!("runtimes.{name}.options]"));
     Ok(format!(
-        "{}\n{begin}\n{header}\n  runtime_type = \"io.containerd.runc.v2\"\n{options}\n  BinaryName = \"{binary}\"\n{end}\n",
+        "{}\n{begin}\n{beside}{header}\n  runtime_type = \"io.containerd.runc.v2\"\n{options}\n  BinaryName = \"{binary}\"\n{end}\n",
         kept.trim_end_matches('\n').to_owned() + "\n",
     ))
+}
+
+/// The section of containerd's default runtime, where the file has to name it beside `name`. In version 2 (containerd up to 1.7) the
+/// runtimes of the file take the place of all that containerd has by itself, and without its default one the whole CRI plugin
+/// does not start. A default that the file sets is the administrator's to name.
+fn default_beside(config: &str, name: &str) -> String {
+    let text = || config.lines().map(|l| l.split('#').next().unwrap_or("").trim().replace('\'', "\""));
+    let value = |key: &str| {
+        text().find_map(|l| {
+            Some(l.strip_prefix(key)?.trim().strip_prefix('=')?.trim().trim_matches('"').to_owned())
+        })
+    };
+    let default = value("default_runtime_name").unwrap_or_else(|| "runc".to_owned());
+    let section = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc";
+    let named = text().any(|l| l.strip_prefix(section).is_some_and(|l| l.starts_with([']', '.'])));
+    if value("version").as_deref() != Some("2") || default != "runc" || name == "runc" || named {
+        return String::new();
+    }
+    format!("{section}]\n  runtime_type = \"io.containerd.runc.v2\"\n")
 }
 
 #[cfg(test)]
@@ -233,6 +260,20 @@ mod tests {
             containerd("version = 3\n", "r", binary, file).unwrap().contains("io.containerd.cri.v1.runtime")
         );
         assert!(containerd("version = 1\n", "r", binary, file).is_err());
+        // Debian's file names no runtime: containerd's own default has to be there, once.
+        let default = "containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n";
+        assert_eq!(new.matches(default).count(), 1);
+        let two = containerd(&new, "second", binary, file).unwrap();
+        assert_eq!(two.matches(default).count(), 1);
+        let second = containerd(&two, "runsc", None, file).unwrap();
+        assert_eq!(second.matches(default).count(), 1, "the other one needs it");
+        assert_eq!(containerd(&second, "second", None, file).unwrap(), old);
+        let named = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]\n";
+        for has_one in [named, "version = 2\ndefault_runtime_name = \"crun\"\n", "version = 3\n"] {
+            assert!(!containerd(has_one, "runsc", binary, file).unwrap().contains(default), "{has_one}");
+        }
+        let like_it = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc-old]\n";
+        assert!(containerd(like_it, "runsc", binary, file).unwrap().contains(default));
         let theirs = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runsc]\n";
         assert!(containerd(theirs, "runsc", binary, file).is_err());
     }

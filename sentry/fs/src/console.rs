@@ -171,9 +171,11 @@ impl Pair {
 }
 
 /// An open file on a new terminal of the guest whose screen and keyboard are a terminal of the host.
-/// `size`: rows and columns.
+/// `instance`: the devpts it is made in, which is that of the container; without one, its own. `size`: rows and
+/// columns.
 pub fn terminal(
     kernel: &Arc<Kernel>,
+    instance: Option<Arc<DevptsFs>>,
     fd: OwnedFd,
     size: Option<(u16, u16)>,
     creds: &Arc<Creds>,
@@ -181,7 +183,10 @@ pub fn terminal(
     let host = HostStream::new(fd);
     let failed = |e: std::io::Error| Errno::from_host(&e);
     host.set_nonblocking().map_err(failed)?;
-    let instance = devpts::newest(kernel)?;
+    let instance = match instance {
+        Some(i) => i,
+        None => devpts::mount(kernel, b"")?,
+    };
     let cx = Caller { creds, task: None };
     let tty = instance.create(&cx)?;
     tty.set_locked(false);
@@ -190,7 +195,6 @@ pub fn terminal(
         None => platform::hostsys::tty::window_size(&**host.fd()).unwrap_or((0, 0)),
     };
     tty.set_window(Winsize { rows, cols, ..Winsize::default() });
-    Console::of(kernel).offer(&tty);
     let flags = OpenFlags::RDWR;
     let path = instance.path_of(tty.index, &Mount::internal(instance.clone()))?;
     let replica = Replica::open(&tty, &cx, flags | OpenFlags::NOCTTY)?;
@@ -218,6 +222,7 @@ pub fn terminal(
 /// Makes the terminal of a file that [`terminal`] gave the controlling one of a session leader.
 pub fn make_controlling(file: &Arc<File>, task: &Arc<Task>) -> Result<()> {
     let replica = file.ops_as::<Replica>().ok_or(Errno::ENOTTY)?;
+    Console::of(task.kernel()).offer(task.group().members(), replica.tty());
     replica.tty().opened_by(task);
     Ok(())
 }

@@ -6,10 +6,10 @@ use abi::fcntl::OpenFlags;
 use abi::stat::{FileType, StatFs, makedev};
 use abi::time::Timespec;
 use abi::{Errno, Result};
-use kernel::task::ControllingTty;
+use kernel::task::{ControllingTty, Members};
 use kernel::vfs::{
-    Attr, Caller, DeviceDriver, DirSink, File, FileOps, FileSystem, FsFlags, Inode, InodeExtras, Mount,
-    Opened, Path, SetAttr, SetTime,
+    Attr, Caller, DeviceDriver, DirSink, File, FileOps, FileSystem, FsFlags, Inode, InodeExtras, LookupFlags,
+    Mount, Opened, Path, SetAttr, SetTime, Start, resolve,
 };
 use kernel::{Kernel, SysError};
 use ksync::{LockClass, Mutex};
@@ -64,40 +64,32 @@ pub struct DevptsFs {
     ptmx: Mutex<Option<Arc<PtsInode>>>,
 }
 
-/// The instances of a sandbox, oldest first.
-struct Instances(Mutex<Vec<Weak<DevptsFs>>>);
-
-fn instances(kernel: &Kernel) -> Arc<Instances> {
-    kernel.extensions.get_or_init(|| Instances(Mutex::new(LockClass::Leaf, Vec::new())))
-}
-
 /// A new instance, for mount(2) and for boot.
-pub fn mount(kernel: &Arc<Kernel>, data: &[u8]) -> Result<Arc<dyn FileSystem>> {
+pub fn mount(kernel: &Kernel, data: &[u8]) -> Result<Arc<DevptsFs>> {
     let options = Options::parse(data)?;
-    let fs = Arc::new_cyclic(|me| DevptsFs {
+    Ok(Arc::new_cyclic(|me| DevptsFs {
         me: me.clone(),
         dev: kernel.vfs.new_dev(),
         options,
         born: kernel.clocks.now(),
         terminals: Mutex::new(LockClass::FileSystem, BTreeMap::new()),
         ptmx: Mutex::new(LockClass::FileSystem, None),
-    });
-    let all = instances(kernel);
-    let mut list = all.0.lock();
-    list.retain(|i| i.strong_count() > 0);
-    list.push(Arc::downgrade(&fs));
-    drop(list);
-    Ok(fs)
+    }))
 }
 
-/// The instance that was mounted last; a new one if there is none.
-pub fn newest(kernel: &Arc<Kernel>) -> Result<Arc<DevptsFs>> {
-    let last = instances(kernel).0.lock().iter().rev().find_map(Weak::upgrade);
-    if let Some(fs) = last {
-        return Ok(fs);
-    }
-    let fs: Arc<dyn Any + Send + Sync> = mount(kernel, b"")?;
-    fs.downcast().map_err(|_| Errno::ENODEV)
+/// The instance that a path is in, if it is one of a terminal or of ptmx.
+pub fn instance_of(path: &Path) -> Option<Arc<DevptsFs>> {
+    node(path).map(|n| Arc::clone(&n.fs))
+}
+
+/// The instance beside a node of ptmx outside of any: what is mounted at `pts` in the same directory (as Linux'
+/// devpts_mntget has it). ENOENT: nothing is there; ENODEV: something else.
+fn beside(cx: &Caller<'_>, path: &Path) -> Result<Arc<DevptsFs>> {
+    let dentry = path.dentry.parent().ok_or(Errno::ENOENT)?;
+    let directory = Path { mount: Arc::clone(&path.mount), dentry };
+    let find = |name| resolve(cx, Start::inside(&directory), name, LookupFlags::empty());
+    find(b"pts")?;
+    find(b"pts/ptmx").ok().and_then(|p| instance_of(&p)).ok_or(Errno::ENODEV)
 }
 
 impl DevptsFs {
@@ -403,38 +395,37 @@ impl DeviceDriver for Terminals {
         &self,
         cx: &Caller<'_>,
         path: &Path,
-        minor: u32,
+        _minor: u32,
         flags: OpenFlags,
     ) -> std::result::Result<Opened, SysError> {
         let tty = match node(path) {
             Some(PtsInode { kind: Kind::Terminal(t), .. }) => Arc::clone(t),
-            _ => {
-                let kernel = cx.task.ok_or(Errno::ENXIO)?.kernel();
-                let inode = newest(kernel)?.terminals.lock().get(&minor).cloned();
-                match inode.as_ref().map(|i| &i.kind) {
-                    Some(Kind::Terminal(t)) => Arc::clone(t),
-                    _ => return Err(Errno::EIO.into()),
-                }
-            }
+            // A node elsewhere names no terminal, since each instance counts from 0.
+            _ => return Err(Errno::EIO.into()),
         };
         Ok(Opened::Ops(Replica::open(&tty, cx, flags)?))
     }
 }
 
-/// The terminal that a sandbox's first process was given, for /dev/console.
-pub struct Console(Mutex<Weak<Tty>>);
+/// The terminal that each container's first process with one was given, for /dev/console.
+pub struct Console(Mutex<Vec<(Weak<Members>, Weak<Tty>)>>);
 
 impl Console {
     /// That of a kernel.
     pub fn of(kernel: &Kernel) -> Arc<Console> {
-        kernel.extensions.get_or_init(|| Console(Mutex::new(LockClass::Leaf, Weak::new())))
+        kernel.extensions.get_or_init(|| Console(Mutex::new(LockClass::Leaf, Vec::new())))
     }
-    /// Sets it, if there is none yet.
-    pub fn offer(&self, tty: &Arc<Tty>) {
-        let mut slot = self.0.lock();
-        if slot.strong_count() == 0 {
-            *slot = Arc::downgrade(tty);
+    /// Sets that of a container, if it has none yet.
+    pub fn offer(&self, container: &Arc<Members>, tty: &Arc<Tty>) {
+        let mut list = self.0.lock();
+        list.retain(|(_, t)| t.strong_count() > 0);
+        if !list.iter().any(|(m, _)| m.as_ptr() == Arc::as_ptr(container)) {
+            list.push((Arc::downgrade(container), Arc::downgrade(tty)));
         }
+    }
+    fn get(&self, container: &Arc<Members>) -> Option<Arc<Tty>> {
+        let list = self.0.lock();
+        list.iter().find(|(m, _)| m.as_ptr() == Arc::as_ptr(container)).and_then(|(_, t)| t.upgrade())
     }
 }
 
@@ -458,13 +449,13 @@ impl DeviceDriver for Auxiliary {
                 Ok(Opened::Ops(Replica::open(&tty, cx, flags | OpenFlags::NOCTTY)?))
             }
             1 => {
-                let tty = Console::of(task.kernel()).0.lock().upgrade().ok_or(Errno::ENXIO)?;
+                let tty = Console::of(task.kernel()).get(task.group().members()).ok_or(Errno::ENXIO)?;
                 Ok(Opened::Ops(Replica::open(&tty, cx, flags | OpenFlags::NOCTTY)?))
             }
             2 => {
                 let instance = match node(path) {
                     Some(n) => Arc::clone(&n.fs),
-                    None => newest(task.kernel())?,
+                    None => beside(cx, path)?,
                 };
                 let tty = instance.create(cx)?;
                 Ok(Opened::Ops(Master::new(tty, instance)))

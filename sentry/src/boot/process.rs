@@ -213,6 +213,7 @@ fn text_descriptors(place: &Place<'_>, root: &Path, text: &str, creds: &Arc<Cred
 
 fn descriptors(
     place: &Place<'_>,
+    root: &Path,
     spec: &ProcessSpec,
     stdio: Stdio,
     extra: Vec<OwnedFd>,
@@ -227,7 +228,11 @@ fn descriptors(
     match stdio {
         Stdio::Terminal(fd) => {
             let size = spec.console_size.map(|s| (s.rows, s.columns));
-            let file = fs::console::terminal(place.kernel, fd, size, creds)?;
+            // A sandbox has one devpts for each container: the terminal's name must be in this one's.
+            let cx = Caller { creds, task: None };
+            let ptmx = resolve(&cx, Start::inside(root), b"/dev/pts/ptmx", LookupFlags::empty());
+            let instance = ptmx.ok().and_then(|p| fs::devpts::instance_of(&p));
+            let file = fs::console::terminal(place.kernel, instance, fd, size, creds)?;
             for at in 0..3 {
                 put(Arc::clone(&file), at)?;
             }
@@ -335,7 +340,7 @@ pub fn prepare_program(
     .map_err(|e| exec_error(&command(spec), e))?;
     let owner = &loaded.identity.creds;
     let (files, terminal) = match streams {
-        Streams::Donated(stdio, extra) => descriptors(place, spec, stdio, extra, owner),
+        Streams::Donated(stdio, extra) => descriptors(place, &root, spec, stdio, extra, owner),
         Streams::Text(text) => text_descriptors(place, &root, &text, owner).map(|files| (files, None)),
     }
     .map_err(|e| internal("cannot set up the standard streams", e))?;

@@ -29,8 +29,9 @@ const NETLINK_SOCK_DIAG: i32 = 4;
 const NETLINK_KOBJECT_UEVENT: i32 = 15;
 /// `SOL_NETLINK`
 const SOL_NETLINK: i32 = 270;
-/// The largest datagram of answers: what a dump fills before the next one.
-pub(super) const PAGE: usize = 16384;
+/// The largest datagram of answers: what a dump fills before the next one. As with Linux it fits into a page, since
+/// that is what many readers (getifaddrs(3) of glibc, ip of busybox) give a message; more would be truncated.
+pub(super) const PAGE: usize = 3776;
 
 /// What netlink sockets of one sandbox share: the port ids in use of each protocol, and who is a member of groups.
 struct Ports {

@@ -43,6 +43,26 @@ pub const CASES: &[Case] = &[
         ret("insecure and random", sys!(getrandom, &mut b, 16, 6));
         ret("bad pointer", sys!(getrandom, NOWHERE, 16, 0));
     }),
+    case("mount/devpts_and_terminal_nodes_elsewhere", "mknod", || {
+        with_mounts(|| {
+            sys!(mkdir, c"m", 0o755);
+            ret("tmpfs", sys!(mount, c"none", c"m", c"tmpfs", 0u32, 0));
+            must("chdir", sys!(chdir, c"m"));
+            ret("ptmx", sys!(mknod, c"ptmx", libc::S_IFCHR | 0o666, 0x502));
+            ret("nothing beside it", sys!(open, c"ptmx", libc::O_RDWR | libc::O_NOCTTY, 0));
+            sys!(mkdir, c"pts", 0o755);
+            ret("something else", sys!(open, c"ptmx", libc::O_RDWR | libc::O_NOCTTY, 0));
+            ret("devpts", sys!(mount, c"none", c"pts", c"devpts", 0u32, c"newinstance,ptmxmode=666"));
+            let master = sys!(open, c"ptmx", libc::O_RDWR | libc::O_NOCTTY, 0);
+            claim("opened", master >= 0);
+            let mut number = -1i32;
+            ret("number", sys!(ioctl, master, libc::TIOCGPTN, &mut number));
+            say!("{number} {:o}", sys!(access, c"pts/0", 0));
+            // Terminals have names in their own instance only.
+            ret("terminal", sys!(mknod, c"zero", libc::S_IFCHR | 0o666, 0x8800));
+            ret("open", sys!(open, c"zero", libc::O_RDWR | libc::O_NOCTTY, 0));
+        });
+    }),
     case("mount/tmpfs_and_umount", "umount2 statfs", || {
         with_mounts(|| {
             sys!(mkdir, c"m", 0o755);
