@@ -57,7 +57,7 @@ pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<D
         return if mode == NetworkMode::Host { shown().map(Some) } else { Ok(None) };
     }
     let visit = Visit::network(sentry)?;
-    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined).map(Some) };
+    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined) };
     visit.leave()?;
     donation.context("cannot take the network namespace over")
 }
@@ -69,26 +69,41 @@ fn shown() -> Result<Donation> {
     Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new(), keeper: None })
 }
 
-fn open(joined: bool) -> Result<Donation> {
+fn open(joined: bool) -> Result<Option<Donation>> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     // Before anything is read: what changes from here on is news.
     let news = rtnetlink::open_news(true).context("rtnetlink")?;
     let found = rtnetlink::snapshot(&questions).context("interfaces")?;
     let count = found.links.iter().filter(|link| link.hardware == rtnetlink::ETHERNET).count();
+    // Where nobody has prepared anything but lo, an interface may come, but need not.
+    let alone = found.links.len() <= 1 && !joined;
+    match take_over(questions, news, count, alone) {
+        Err(error) if alone => {
+            tracing::debug!("the network namespace stays loopback only: {error:#}");
+            Ok(None)
+        }
+        donation => donation.map(Some),
+    }
+}
+
+/// Opens the sockets for `count` interfaces and those to come. `alone`: there is only lo.
+fn take_over(questions: OwnedFd, news: OwnedFd, count: usize, alone: bool) -> Result<Donation> {
     rtnetlink::silence(&questions).context("routing rules")?;
     let packets = (0..count + SPARE).map(|_| packet::open_unbound()).collect::<std::io::Result<Vec<_>>>();
     let packets = packets.context("packet sockets")?;
-    let keeper = packet::closed_later(&packets).context("packet sockets")?;
+    // Without it the sentry's end takes longer, and nothing else.
+    let keeper = packet::closed_later(&packets)
+        .inspect_err(|error| tracing::debug!("whoever waits for the sentry waits for its sockets: {error}"))
+        .ok();
     let (mut names, mut steering) = (None, None);
-    // Where nobody has prepared anything but lo, nobody asks for a port of it or answers there; what is not needed takes no
-    // time.
-    if found.links.len() > 1 || joined {
+    // Nobody asks for a port of a lone lo or answers there; what is not needed takes no time.
+    if !alone {
         let (first, last) = rtnetlink::HOST_PORTS;
         host_ports(first, last);
         names = name_server()?;
         steering = steered();
     }
-    Ok(Donation { questions, news, names, steered: steering, packets, keeper: Some(keeper) })
+    Ok(Donation { questions, news, names, steered: steering, packets, keeper })
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose
