@@ -35,7 +35,8 @@ victim_process() { cat "$(find "$exec_root" -path "*/$(victim)/init.pid" | head 
 parts() {
     local comm
     for comm in /proc/[0-9]*/comm; do
-        if grep -qs '^runsc' "$comm" && grep -qsz "^RUNSC_E2E=$RUNSC_E2E\$" "${comm%comm}environ" && ! gone "$(basename "${comm%/comm}")"; then
+        # They have wiped their environment, but sit in the run's cgroup; calls are known by the run's mark.
+        if grep -qsE '^runsc(-sentry|-gofer)?$' "$comm" && { grep -qs "$PARENT/" "${comm%comm}cgroup" || grep -qsz "^RUNSC_E2E=$RUNSC_E2E\$" "${comm%comm}environ"; } && ! gone "$(basename "${comm%/comm}")"; then
             echo "$comm"
         fi
     done 2> /dev/null | wc -l

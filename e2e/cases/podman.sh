@@ -229,6 +229,8 @@ limit() { # OF V1, OF V2
 }
 eq "$(limit memory.limit_in_bytes memory.max)" 104857600
 has "$(P exec "$N" sh -c 'for i in $(seq 40); do sleep 5 & done' 2>&1 || true)" "can't fork"
+# Those that are left of it take the place of what exec starts.
+soon P exec "$N" true
 P update --memory 200m "$N" > /dev/null
 eq "$(limit memory.limit_in_bytes memory.max)" 209715200
 code 0 P exec "$N" true
