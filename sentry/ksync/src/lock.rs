@@ -97,6 +97,13 @@ mod order {
         });
     }
 
+    /// Notes the second lock of a pair, whose class is held already.
+    #[track_caller]
+    pub fn acquire_second(class: LockClass) {
+        let here = Location::caller();
+        HELD.with(|held| held.borrow_mut().push((class, here)));
+    }
+
     pub fn release(class: LockClass) {
         HELD.with(|held| {
             let mut held = held.borrow_mut();
@@ -215,7 +222,10 @@ impl<T: ?Sized> Mutex<T> {
     {
         assert!(!std::ptr::eq(a, b), "lock_pair of a lock with itself");
         #[cfg(debug_assertions)]
-        order::acquire(a.class);
+        {
+            order::acquire(a.class);
+            order::acquire_second(b.class);
+        }
         let raw = |m: &'a Mutex<T>| MutexGuard {
             inner: m.inner.lock().unwrap_or_else(PoisonError::into_inner),
             #[cfg(debug_assertions)]
@@ -290,5 +300,10 @@ mod tests {
         let (x, y) = (Mutex::new(LockClass::Task, 1), Mutex::new(LockClass::Task, 2));
         let (gx, gy) = Mutex::lock_pair(&y, &x);
         assert_eq!((*gx, *gy), (2, 1));
+        drop(gx);
+        #[cfg(debug_assertions)]
+        assert_eq!(order::held().len(), 1, "the other one is still held");
+        drop(gy);
+        assert_no_locks();
     }
 }
