@@ -1,5 +1,6 @@
 //! Network figures over a cable between two namespaces, and on loopback: natively (a second namespace and nothing else), in
-//! runc and in runsc, in turn. The programs are the host's: iperf3, redis-server and redis-benchmark, nginx, wrk.
+//! runc and in runsc, in turn. The programs are the host's: iperf3, redis-server and redis-benchmark, nginx, wrk; and
+//! `micro`, for the round trips of a byte.
 
 use crate::Options;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ pub const MEASURES: [(&str, &str, f64); 11] = [
     ("redis_get_p16", "requests/s", 0.7),
     ("nginx_1k", "requests/s", 0.4),
     ("lo_tcp", "Gbit/s", 0.6),
-    ("lo_redis_one", "requests/s", 0.25),
+    ("lo_one_byte", "round trips/s", 0.25),
     ("lo_redis_get", "requests/s", 0.45),
     ("lo_redis_get_p16", "requests/s", 0.7),
     ("idle_ticks", "in 5 s", 0.0),
@@ -35,6 +36,7 @@ const GUEST: &str = "10.79.0.2";
 struct Place {
     id: String,
     work: PathBuf,
+    micro: PathBuf,
     runtime: Option<(PathBuf, Vec<String>)>,
 }
 
@@ -66,9 +68,13 @@ fn output(mut command: Command) -> Result<String, String> {
 }
 
 impl Place {
-    fn new(name: &'static str, runtime: Option<(PathBuf, Vec<String>)>) -> Result<Place, String> {
+    fn new(
+        name: &'static str,
+        micro: PathBuf,
+        runtime: Option<(PathBuf, Vec<String>)>,
+    ) -> Result<Place, String> {
         let id = format!("bnet{}-{name}", std::process::id());
-        let place = Place { work: std::env::temp_dir().join(&id), id, runtime };
+        let place = Place { work: std::env::temp_dir().join(&id), id, micro, runtime };
         place.set_up().inspect_err(|_| place.tear_down())?;
         Ok(place)
     }
@@ -234,7 +240,6 @@ impl Place {
                 for (name, local, clients, requests, pipeline) in [
                     ("redis_get", false, "20", "60000", "1"),
                     ("redis_get_p16", false, "20", "300000", "16"),
-                    ("lo_redis_one", true, "1", "20000", "1"),
                     ("lo_redis_get", true, "20", "60000", "1"),
                     ("lo_redis_get_p16", true, "20", "300000", "16"),
                 ] {
@@ -260,6 +265,9 @@ impl Place {
             Err(why) => note("redis_get", Err(why)),
         }
         self.end("redis-server");
+        let micro = self.micro.to_string_lossy();
+        let bytes = output(self.within(&[&micro, "echo"]));
+        note("lo_one_byte", bytes.and_then(|t| t.trim().parse().map_err(|_| format!("no figure in {t:?}"))));
         note("nginx_1k", self.nginx());
         self.end("nginx");
         note("idle_ticks", self.idle());
@@ -353,7 +361,7 @@ pub fn run(options: &Options) -> Vec<Runtime> {
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
         for (result, (name, runtime)) in results.iter_mut().zip(&runtimes) {
-            match Place::new(name, runtime.clone()) {
+            match Place::new(name, options.here.join("micro"), runtime.clone()) {
                 Ok(place) => {
                     place.measure(&mut result.figures, &mut result.troubles);
                     place.tear_down();

@@ -2,7 +2,8 @@
 //!
 //! `micro --dir DIR [--ms N] [--only a,b,…]` prints one JSON line for each operation with the
 //! nanoseconds of one turn: the median and the least over several batches. `micro --list` names
-//! them; `micro programs` does the same with real programs, in a directory of each. `micro exit` ends at once, `micro idle` waits for a signal: what start-up benches run.
+//! them; `micro programs` does the same with real programs, in a directory of each. `micro exit` ends at once, `micro idle` waits for a signal: what start-up benches run. `micro echo` prints how
+//! often a byte comes back over TCP on loopback in a second.
 #![expect(
     clippy::undocumented_unsafe_blocks,
     reason = "a guest program: each operation is a raw system call or a plain libc call"
@@ -17,6 +18,7 @@ fn main() {
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
     match args.get(1).map(String::as_str) {
         Some("exit") => return,
+        Some("echo") => return println!("{:.0}", operations::echo_of_a_byte()),
         Some("idle") => {
             println!("idle");
             loop {
