@@ -9,6 +9,7 @@ pub mod account;
 pub mod block;
 pub mod caps;
 pub mod clock;
+pub mod datagram;
 pub mod fault;
 pub mod fd;
 pub mod fsat;

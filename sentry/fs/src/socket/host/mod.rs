@@ -7,12 +7,14 @@ mod options;
 pub use options::{SETTABLE, Settable};
 
 use super::inet::address::{self, to_bind, to_reach};
+use super::inet::control::{SendControl, pktinfo4, pktinfo6, send_control};
+use super::inet::options::{SOL_IP, SOL_IPV6, SOL_UDP, ip, ipv6, udp};
 use super::inet::{InetFamily, stack_for, stack_of};
-use super::{Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
+use super::{ControlMessage, Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
 use abi::socket::{
     AF_UNSPEC, MSG_DONTROUTE, MSG_DONTWAIT, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC,
-    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, so,
 };
 use abi::{Errno, Result};
 use kernel::io::Sink;
@@ -21,6 +23,7 @@ use kernel::vfs::Caller;
 use kernel::{Kernel, SysResult, Task};
 use ksync::WaitQueue;
 use netstack::{Endpoint, Family, Stack};
+use platform::hostsys::datagram::{self, Told};
 use platform::hostsys::inet;
 use platform::hostsys::poller::{Poller, Ready, ready_now};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -92,6 +95,8 @@ pub struct HostSocket {
     listening: AtomicBool,
     /// Nothing is to be received any more.
     shut: AtomicBool,
+    /// Control messages were asked for.
+    tells: AtomicBool,
 }
 
 fn host<T>(result: std::io::Result<T>) -> Result<T> {
@@ -135,6 +140,7 @@ impl HostSocket {
             poller,
             listening: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            tells: AtomicBool::new(false),
         })
     }
 
@@ -157,6 +163,46 @@ impl HostSocket {
     fn now(&self, events: PollEvents) -> PollEvents {
         let asked = u16::try_from(events.bits() & 0xffff).unwrap_or(0);
         PollEvents::from_bits_truncate(u32::from(ready_now(&*self.fd, asked)))
+    }
+
+    /// Sends a datagram with what a sender's control messages say.
+    fn send_with(
+        &self,
+        data: &[u8],
+        to: Option<SocketAddr>,
+        flags: u32,
+        with: &SendControl,
+    ) -> std::io::Result<usize> {
+        let peer = || inet::peer_name(&*self.fd).ok().flatten();
+        // On a socket of IPv6 a datagram to a mapped address goes by IPv4, and so does what is said with it.
+        let v6 = self.family == Family::V6
+            && to
+                .or_else(peer)
+                .is_some_and(|to| matches!(to.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none()));
+        let with = datagram::With {
+            source: with.source,
+            device: with.device,
+            ttl: with.ttl,
+            tos: with.tos,
+            segment: with.segment,
+        };
+        datagram::send(&*self.fd, data, to, v6, flags, &with)
+    }
+
+    /// Control messages of what the host tells of a datagram.
+    fn tell(&self, told: &[Told], out: &mut Vec<ControlMessage>) {
+        for one in told {
+            match *one {
+                Told::Time(ns) => self.options.stamp(ns, out),
+                Told::Packet4(device, local, to) => out.push(pktinfo4(device, local, to)),
+                Told::Packet6(device, to) => out.push(pktinfo6(device, to.into())),
+                Told::Ttl(n) => out.push(ControlMessage::int(SOL_IP, ip::TTL, n)),
+                Told::Tos(n) => out.push(ControlMessage { level: SOL_IP, kind: ip::TOS, data: vec![n] }),
+                Told::HopLimit(n) => out.push(ControlMessage::int(SOL_IPV6, ipv6::HOPLIMIT, n)),
+                Told::TrafficClass(n) => out.push(ControlMessage::int(SOL_IPV6, ipv6::TCLASS, n)),
+                Told::Segment(n) => out.push(ControlMessage::int(SOL_UDP, udp::GRO, n)),
+            }
+        }
     }
 
     fn encode(&self, address: SocketAddr) -> Vec<u8> {
@@ -247,10 +293,7 @@ impl SocketOps for HostSocket {
     }
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
-        if !args.control.is_empty() {
-            // None of them is known to be harmless.
-            return Err(Errno::EINVAL);
-        }
+        let with = send_control(self.family, &args.control)?;
         let to = match args.to {
             Some(raw) if !self.stream => Some(to_host(self.family, to_reach(self.family, raw, true)?)),
             _ => None,
@@ -263,7 +306,12 @@ impl SocketOps for HostSocket {
         }
         if !self.stream {
             let data = args.data.take_all(PIECE)?;
-            return self.later(PollEvents::OUT, inet::send_to(&*self.fd, &data, to, flags));
+            let sent = if args.control.is_empty() {
+                inet::send_to(&*self.fd, &data, to, flags)
+            } else {
+                self.send_with(&data, to, flags, &with)
+            };
+            return self.later(PollEvents::OUT, sent);
         }
         let mut done = 0;
         while args.data.remaining() > 0 {
@@ -307,7 +355,15 @@ impl SocketOps for HostSocket {
         let room = dst.remaining().min(PIECE);
         let mut buffer = vec![0; room];
         let kept = flags & (MSG_OOB | MSG_PEEK);
-        let got = inet::receive_from(&*self.fd, &mut buffer, kept, !self.stream);
+        let mut control = Vec::new();
+        let got = if self.tells.load(Ordering::Relaxed) {
+            datagram::receive(&*self.fd, &mut buffer, kept).map(|message| {
+                self.tell(&message.told, &mut control);
+                (message.count, message.length, message.from)
+            })
+        } else {
+            inet::receive_from(&*self.fd, &mut buffer, kept, !self.stream)
+        };
         // Who waits at a socket that is shut for datagrams hears of the end, who does not wait of nothing.
         let ended = !self.stream && self.shut.load(Ordering::Relaxed) && flags & MSG_DONTWAIT == 0;
         let got = match got {
@@ -326,6 +382,7 @@ impl SocketOps for HostSocket {
             len: if cut && flags & MSG_TRUNC != 0 { length } else { copied },
             from: from.filter(|_| !self.stream).map(|from| self.encode(from)),
             flags: if cut { MSG_TRUNC } else { 0 },
+            control,
             may_continue: self.stream && count > 0 && kept == 0 && !dropped,
             ..Received::default()
         })
@@ -354,10 +411,24 @@ impl SocketOps for HostSocket {
         let Some(settable) = options::settable(level, name) else {
             return Err(if level == SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
         };
-        host(inet::set_option(&*self.fd, level, name, settable.checked(value)?))
+        host(inet::set_option(&*self.fd, level, name, settable.checked(value)?))?;
+        if !self.stream && options::asks_to_tell(level, name) {
+            self.tells.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn option_changed(&self, name: i32) {
+        if matches!(name, so::TIMESTAMP | so::TIMESTAMPNS | so::TIMESTAMPING) && !self.stream {
+            // The host tells the time of each in the one form that is read here.
+            let on = self.options.get(name).is_some_and(|value| value.iter().any(|byte| *byte != 0));
+            let value = i32::from(on).to_ne_bytes();
+            if let Err(e) = inet::set_option(&*self.fd, SOL_SOCKET, so::TIMESTAMPNS, &value) {
+                tracing::debug!("the time stamps of a socket of the host: {e}");
+            }
+            self.tells.store(true, Ordering::Relaxed);
+            return;
+        }
         // What concerns the sentry alone (timeouts, credentials) is not in the table.
         if let (Some(_), Some(value)) = (options::settable(SOL_SOCKET, name), self.options.get(name)) {
             let value = options::as_set(name, value);

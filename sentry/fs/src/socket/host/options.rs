@@ -5,6 +5,7 @@ use abi::{Errno, Result};
 
 const SOL_IP: i32 = 0;
 const SOL_TCP: i32 = 6;
+const SOL_UDP: i32 = 17;
 const SOL_IPV6: i32 = 41;
 
 /// An option that may be set, and the size of its value.
@@ -21,7 +22,7 @@ const fn int(level: i32, name: i32) -> Settable {
 }
 
 /// All of them: what is not here neither passes the sentry nor its filter.
-pub const SETTABLE: [Settable; 37] = [
+pub const SETTABLE: [Settable; 46] = [
     int(SOL_SOCKET, so::REUSEADDR),
     int(SOL_SOCKET, so::BROADCAST),
     int(SOL_SOCKET, so::SNDBUF),
@@ -31,10 +32,14 @@ pub const SETTABLE: [Settable; 37] = [
     Settable { level: SOL_SOCKET, name: so::LINGER, size: 8 },
     int(SOL_SOCKET, so::REUSEPORT),
     int(SOL_SOCKET, so::RCVLOWAT),
-    // IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_FREEBIND, IP_BIND_ADDRESS_NO_PORT
+    int(SOL_SOCKET, so::TIMESTAMPNS),
+    // IP_TOS, TTL, PKTINFO, MTU_DISCOVER, RECVTTL, RECVTOS, FREEBIND, BIND_ADDRESS_NO_PORT
     int(SOL_IP, 1),
     int(SOL_IP, 2),
+    int(SOL_IP, 8),
     int(SOL_IP, 10),
+    int(SOL_IP, 12),
+    int(SOL_IP, 13),
     int(SOL_IP, 15),
     int(SOL_IP, 24),
     // IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP
@@ -42,7 +47,8 @@ pub const SETTABLE: [Settable; 37] = [
     int(SOL_IP, 34),
     Settable { level: SOL_IP, name: 35, size: 8 },
     Settable { level: SOL_IP, name: 36, size: 8 },
-    // IPV6_UNICAST_HOPS, MULTICAST_IF, MULTICAST_HOPS, MULTICAST_LOOP, ADD_MEMBERSHIP, DROP_MEMBERSHIP, V6ONLY, TCLASS
+    // IPV6_UNICAST_HOPS, MULTICAST_IF, MULTICAST_HOPS, MULTICAST_LOOP, ADD_MEMBERSHIP, DROP_MEMBERSHIP, V6ONLY, RECVPKTINFO,
+    // RECVHOPLIMIT, RECVTCLASS, TCLASS
     int(SOL_IPV6, 16),
     int(SOL_IPV6, 17),
     int(SOL_IPV6, 18),
@@ -50,7 +56,13 @@ pub const SETTABLE: [Settable; 37] = [
     Settable { level: SOL_IPV6, name: 20, size: 20 },
     Settable { level: SOL_IPV6, name: 21, size: 20 },
     int(SOL_IPV6, 26),
+    int(SOL_IPV6, 49),
+    int(SOL_IPV6, 51),
+    int(SOL_IPV6, 66),
     int(SOL_IPV6, 67),
+    // UDP_SEGMENT, UDP_GRO
+    int(SOL_UDP, 103),
+    int(SOL_UDP, 104),
     // TCP_NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, QUICKACK, USER_TIMEOUT
     int(SOL_TCP, 1),
     int(SOL_TCP, 2),
@@ -94,5 +106,15 @@ pub fn as_set(name: i32, value: Vec<u8>) -> Vec<u8> {
     match (name, <[u8; 4]>::try_from(&value[..])) {
         (so::SNDBUF | so::RCVBUF, Ok(doubled)) => (i32::from_ne_bytes(doubled) / 2).to_ne_bytes().to_vec(),
         _ => value,
+    }
+}
+
+/// Whether the option asks for control messages.
+pub fn asks_to_tell(level: i32, name: i32) -> bool {
+    match level {
+        SOL_IP => matches!(name, 8 | 12 | 13),
+        SOL_IPV6 => matches!(name, 49 | 51 | 66),
+        SOL_UDP => name == 104,
+        _ => false,
     }
 }

@@ -27,7 +27,7 @@ impl Base {
                     out.push(pktinfo6(from.device, from.to.ip));
                 }
                 if n.on(SOL_IP, ip::PKTINFO) {
-                    out.push(pktinfo4(from.device, to));
+                    out.push(pktinfo4(from.device, to, to));
                 }
                 if n.on(SOL_IP, ip::RECVTTL) {
                     out.push(ControlMessage::int(SOL_IP, ip::TTL, from.ttl.into()));
@@ -101,14 +101,16 @@ impl Base {
     }
 }
 
-fn pktinfo4(device: u32, to: Ipv4Addr) -> ControlMessage {
+/// `IP_PKTINFO`: the interface, the local address, and the one in the header.
+pub fn pktinfo4(device: u32, local: Ipv4Addr, to: Ipv4Addr) -> ControlMessage {
     let mut data = device.to_ne_bytes().to_vec();
-    data.extend(to.octets());
+    data.extend(local.octets());
     data.extend(to.octets());
     ControlMessage { level: SOL_IP, kind: ip::PKTINFO, data }
 }
 
-fn pktinfo6(device: u32, to: IpAddr) -> ControlMessage {
+/// `IPV6_PKTINFO`
+pub fn pktinfo6(device: u32, to: IpAddr) -> ControlMessage {
     let mut data = octets6(to).to_vec();
     data.extend(device.to_ne_bytes());
     ControlMessage { level: SOL_IPV6, kind: ipv6::PKTINFO, data }

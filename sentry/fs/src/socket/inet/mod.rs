@@ -2,7 +2,7 @@
 
 pub mod address;
 mod base;
-mod control;
+pub mod control;
 mod cork;
 mod datagram;
 mod groups;
