@@ -92,7 +92,7 @@ eq "$(curl -sf "http://127.0.0.1:18182/page")" served
 ask_back 18183
 eq "$(echo word | P exec -i "$N" nc -w 5 127.0.0.1 18183)" 'outside word'
 ## rootless-network
-# Podman's default: slirp4netns makes the only interface. With the setting that docs/podman.md asks for, and one by which a
+# Podman's default: slirp4netns makes the only interface. Here it publishes ports as well; and by one more setting a
 # program of the host is at 10.0.2.2.
 ask_back 18184
 rootless '
@@ -103,6 +103,17 @@ network_cmd_options = [\"port_handler=slirp4netns\", \"allow_host_loopback=true\
     soon curl -sf http://127.0.0.1:18185/page
     eq "$(curl -sf http://127.0.0.1:18185/page)" served
     eq "$(echo word | R exec -i a nc -w 5 10.0.2.2 18184)" "outside word"
+'
+## rootless-ports
+# Podman publishes ports by a process of its own inside of the namespace. The server comes and goes: so does its port.
+rootless '
+    R run -d --name a -p 18188:80 -p 18189:90 bb sh -c "mkdir -p /www; echo served > /www/page
+        httpd -p 90 -h /www; while :; do timeout 3 httpd -f -h /www -p 80; sleep 1; done" > /dev/null
+    for turn in 1 2; do
+        soon curl -sf http://127.0.0.1:18188/page
+        eq "$(curl -sf http://127.0.0.1:18189/page)" served
+        soon sh -c "! curl -sf http://127.0.0.1:18188/page"
+    done
 '
 ## rootless-network-host
 ask_back 18186

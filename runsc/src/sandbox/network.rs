@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use hostsys::{inet, packet, rtnetlink, steer};
 use sentry::boot::NetworkMode;
-use sentry::net::{CONVERSATIONS, Donation, NAME_SERVER, NameServer, Steered};
+use sentry::net::{CONVERSATIONS, DOORS, Donation, NAME_SERVER, NameServer, Steered};
 
 use super::namespaces::{Privilege, Visit};
 use crate::spec::Plan;
@@ -133,8 +133,8 @@ fn name_server() -> Result<Option<NameServer>> {
     }
 }
 
-/// A socket to which all connections to the namespace's 127.0.0.1 come. Only those who would forward a port notice if there
-/// is none.
+/// A socket to which all connections to the namespace's 127.0.0.1 come, or sockets for single ports. Only those who would forward a
+/// port notice if there is none.
 fn steered() -> Option<Steered> {
     // As `net.core.somaxconn` has it at most.
     const BACKLOG: i32 = 128;
@@ -143,11 +143,27 @@ fn steered() -> Option<Steered> {
         inet::bind(&listener, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
         inet::listen(&listener, BACKLOG)?;
         let steering = steer::all_of_localhost(&listener)?;
-        Ok(Steered { listener, steering })
+        Ok(Steered::All { listener, steering })
+    };
+    let each = || -> std::io::Result<Steered> {
+        unprivileged_ports(0);
+        let sockets = (0..DOORS).map(|_| inet::tcp()).collect::<std::io::Result<Vec<_>>>()?;
+        sockets.try_into().map(Steered::Each).map_err(|_| std::io::ErrorKind::InvalidData.into())
     };
     open()
-        .inspect_err(|error| tracing::debug!("no way in by 127.0.0.1 of the network namespace: {error}"))
+        .or_else(|error| {
+            tracing::debug!("no socket for all of 127.0.0.1 of the network namespace: {error}");
+            each()
+        })
+        .inspect_err(|error| tracing::debug!("no way in by the network namespace's own addresses: {error}"))
         .ok()
+}
+
+/// Sets from which port on anybody may listen in the namespace that is visited: the sentry has no rights.
+fn unprivileged_ports(first: u16) {
+    if let Err(error) = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", first.to_string()) {
+        tracing::debug!("the unprivileged ports of the network namespace: {error}");
+    }
 }
 
 /// Gives a namespace that outlives the container back to the host's stack.

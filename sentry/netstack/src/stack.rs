@@ -14,10 +14,11 @@ use crate::ports::{Claim, Ports, Rules};
 use crate::raw::{RawHow, RawSocket};
 use crate::tcp::{Listener, StreamOptions, TcpSocket, Transport};
 use crate::udp::{UdpSocket, UdpTable};
+use crate::wire::Alarm;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 /// The options of a socket that decide about addresses and ports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +151,7 @@ pub struct Stack {
     pub(crate) unlinked: Mutex<Neighbours>,
     wire: RwLock<Option<Arc<dyn Wire>>>,
     relay: RwLock<Option<Arc<dyn Relay>>>,
+    listening: OnceLock<Arc<dyn Alarm>>,
 }
 
 impl Stack {
@@ -172,6 +174,7 @@ impl Stack {
             unlinked: Mutex::default(),
             wire: RwLock::default(),
             relay: RwLock::default(),
+            listening: OnceLock::new(),
         })
     }
 
@@ -188,6 +191,22 @@ impl Stack {
     /// Gives the stack somebody who stands for servers outside.
     pub fn set_relay(&self, relay: Arc<dyn Relay>) {
         *self.relay.write().unwrap_or_else(PoisonError::into_inner) = Some(relay);
+    }
+
+    /// Whom to tell when somebody begins or ends to listen for connections of TCP. Only the first one is told.
+    pub fn watch_listeners(&self, alarm: Arc<dyn Alarm>) {
+        let _ = self.listening.set(alarm);
+    }
+
+    /// The ports on which somebody listens for connections of TCP.
+    pub fn listening_ports(&self) -> Vec<u16> {
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    fn tell_of_listeners(&self) {
+        if let Some(alarm) = self.listening.get() {
+            alarm.earlier();
+        }
     }
 
     /// Who stands for the server at an address of the stack, if it is none of the stack's sockets.
@@ -250,6 +269,8 @@ impl Stack {
     pub(crate) fn add_listener(&self, l: Arc<Listener>) {
         let mut map = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
         map.entry(l.local.port).or_default().push(l);
+        drop(map);
+        self.tell_of_listeners();
     }
 
     pub(crate) fn remove_listener(&self, l: &Arc<Listener>) {
@@ -260,6 +281,8 @@ impl Stack {
                 map.remove(&l.local.port);
             }
         }
+        drop(map);
+        self.tell_of_listeners();
     }
 
     /// Who listens at an address; of a group of equals one is chosen by the other end.

@@ -160,10 +160,17 @@ fn network_rules(network: NetworkMode) -> Vec<Rule> {
         NetworkMode::None => Vec::new(),
         // Sockets are donated; frames are read and written like files, rtnetlink is asked by send and recv.
         NetworkMode::Sandbox => vec![
-            call("bind", "a donated packet socket, to an interface that has come"),
+            call(
+                "bind",
+                "a donated packet socket, to an interface that has come; a donated TCP socket, to a port of the guest's",
+            ),
+            call(
+                "listen",
+                "a donated TCP socket, for those in the namespace who look for the guest's servers",
+            ),
             call("connect", "a donated TCP socket, to the name server on the namespace's loopback interface"),
-            call("shutdown", "the end of what is said to the name server"),
-            call("getsockname", "the port that a connection to the namespace's loopback interface is for"),
+            call("shutdown", "the end of what is said to the name server, and of listening"),
+            call("getsockname", "the port that a connection inside the namespace is for"),
         ],
         NetworkMode::Host => host_rules(),
     }

@@ -18,13 +18,21 @@ pub struct NameServer {
     pub present: bool,
 }
 
-/// What comes to 127.0.0.1 of the namespace.
+/// TCP sockets for ports of the guest, where there is no socket for all of them.
+pub const DOORS: usize = 16;
+
+/// What comes to the namespace's own addresses from inside of it.
 #[derive(Debug)]
-pub struct Steered {
-    /// The socket that listens for all ports.
-    pub listener: OwnedFd,
-    /// What makes it so, while it is open.
-    pub steering: OwnedFd,
+pub enum Steered {
+    /// All ports of 127.0.0.1.
+    All {
+        /// The socket that listens for them.
+        listener: OwnedFd,
+        /// What makes it so, while it is open.
+        steering: OwnedFd,
+    },
+    /// TCP sockets that are bound to nothing yet, for one port each.
+    Each([OwnedFd; DOORS]),
 }
 
 /// All descriptors.
@@ -36,7 +44,7 @@ pub struct Donation {
     pub news: OwnedFd,
     /// None where loopback is down.
     pub names: Option<NameServer>,
-    /// None where the host's kernel cannot do it.
+    /// None where nobody could come from inside.
     pub steered: Option<Steered>,
     /// Packet sockets that are bound to nothing yet: one for each interface there may be at once.
     pub packets: Vec<OwnedFd>,
@@ -48,6 +56,7 @@ const NAMES: u8 = 1;
 const PRESENT: u8 = 2;
 const STEERED: u8 = 4;
 const KEPT: u8 = 8;
+const EACH: u8 = 16;
 
 impl Donation {
     /// The descriptors in the order in which they travel, and what goes with them.
@@ -59,9 +68,16 @@ impl Donation {
             fds.push(names.datagrams.as_fd());
             fds.extend(names.conversations.iter().map(AsFd::as_fd));
         }
-        if let Some(steered) = &self.steered {
-            flags |= STEERED;
-            fds.extend([steered.listener.as_fd(), steered.steering.as_fd()]);
+        match &self.steered {
+            Some(Steered::All { listener, steering }) => {
+                flags |= STEERED;
+                fds.extend([listener.as_fd(), steering.as_fd()]);
+            }
+            Some(Steered::Each(sockets)) => {
+                flags |= EACH;
+                fds.extend(sockets.iter().map(AsFd::as_fd));
+            }
+            None => {}
         }
         if let Some(keeper) = &self.keeper {
             flags |= KEPT;
@@ -85,8 +101,14 @@ impl Donation {
         } else {
             None
         };
-        let steered =
-            if flags & STEERED != 0 { Some(Steered { listener: next()?, steering: next()? }) } else { None };
+        let steered = if flags & STEERED != 0 {
+            Some(Steered::All { listener: next()?, steering: next()? })
+        } else if flags & EACH != 0 {
+            let list = (0..DOORS).map(|_| next()).collect::<io::Result<Vec<OwnedFd>>>()?;
+            Some(Steered::Each(list.try_into().map_err(|_| few())?))
+        } else {
+            None
+        };
         let keeper = if flags & KEPT != 0 { Some(next()?) } else { None };
         Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper })
     }

@@ -1,13 +1,15 @@
-//! 127.0.0.1 of the host's namespace, for those who look for the guest's servers there: kubelet's port-forward, or somebody
-//! with nsenter. Every TCP connection to that address comes to one donated socket (`hostsys::steer`) and is carried to the
-//! same port of the stack's own loopback interface.
+//! The namespace's own addresses, for those inside of it who look for the guest's servers there: kubelet's port-forward and somebody with
+//! nsenter on 127.0.0.1, Podman's port publishing without root. Every TCP connection to 127.0.0.1 comes to one donated
+//! socket (`hostsys::steer`); where the host allows no such thing, one of a few donated sockets is bound to each port on which
+//! the guest listens. It is carried to the same port of the stack.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use netstack::tcp::TcpSocket;
-use netstack::{BindOptions, Endpoint, Family, NetError, Stack};
+use netstack::{Alarm, BindOptions, Endpoint, Family, NetError, Stack};
 
 use super::conversation::{Conversation, Conversations, Ring};
 use super::donation::Steered;
@@ -16,48 +18,132 @@ use super::hostsys::socket::{Interest, Waker};
 
 /// Conversations at once; others wait in the host's queue.
 const MOST: usize = 64;
+/// Connections that wait at a port of the guest, on the host's side.
+const BACKLOG: i32 = 128;
+
+/// Wakes the thread of the network when the guest's listeners change.
+struct Watch {
+    changed: AtomicBool,
+    bell: Arc<Waker>,
+}
+
+impl Alarm for Watch {
+    fn earlier(&self) {
+        self.changed.store(true, Ordering::Release);
+        self.bell.wake();
+    }
+}
+
+/// A listening socket of the host.
+struct Door {
+    listener: OwnedFd,
+    /// The port of the guest's that it is for; 0 for all.
+    port: u16,
+    open: bool,
+}
 
 pub struct FrontDoor {
     stack: Arc<Stack>,
-    listener: OwnedFd,
-    /// Connections come here as long as it is open.
-    _steering: OwnedFd,
+    doors: Vec<Door>,
+    /// Sockets that may become doors.
+    spare: Vec<OwnedFd>,
+    watch: Option<Arc<Watch>>,
+    /// Connections come to the door for all ports as long as it is open.
+    _steering: Option<OwnedFd>,
     conversations: Conversations,
     bell: Arc<Waker>,
 }
 
 impl FrontDoor {
     pub fn new(steered: Steered, stack: &Arc<Stack>, bell: Arc<Waker>) -> FrontDoor {
-        let Steered { listener, steering } = steered;
+        let (mut doors, mut spare, mut watch, mut of_all) = (Vec::new(), Vec::new(), None, None);
+        match steered {
+            Steered::All { listener, steering } => {
+                doors.push(Door { listener, port: 0, open: true });
+                of_all = Some(steering);
+            }
+            Steered::Each(sockets) => {
+                spare.extend(sockets);
+                let told = Arc::new(Watch { changed: AtomicBool::new(true), bell: bell.clone() });
+                stack.watch_listeners(told.clone());
+                watch = Some(told);
+            }
+        }
         let conversations = Conversations::default();
-        FrontDoor { stack: stack.clone(), listener, _steering: steering, conversations, bell }
+        FrontDoor { stack: stack.clone(), doors, spare, watch, _steering: of_all, conversations, bell }
+    }
+
+    /// Opens doors for ports on which the guest has begun to listen, and shuts those of others.
+    pub fn follow(&mut self) {
+        if !self.watch.as_ref().is_some_and(|watch| watch.changed.swap(false, Ordering::AcqRel)) {
+            return;
+        }
+        let ports = self.stack.listening_ports();
+        for door in &mut self.doors {
+            let wanted = ports.contains(&door.port);
+            if wanted != door.open {
+                // A socket keeps its port for good.
+                let done = if wanted {
+                    inet::listen(&door.listener, BACKLOG)
+                } else {
+                    inet::shutdown(&door.listener, 0)
+                };
+                door.open = wanted && done.is_ok();
+            }
+        }
+        for port in ports {
+            if self.doors.iter().any(|door| door.port == port) {
+                continue;
+            }
+            let Some(listener) = self.spare.pop() else {
+                tracing::debug!("no socket left to stand for port {port} in the network namespace");
+                return;
+            };
+            let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+            match inet::bind(&listener, any).and_then(|()| inet::listen(&listener, BACKLOG)) {
+                Ok(()) => self.doors.push(Door { listener, port, open: true }),
+                Err(error) => tracing::debug!("port {port} in the network namespace: {error}"),
+            }
+        }
     }
 
     pub fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
-        let mut listener = Interest::read(self.listener.as_fd());
-        listener.read = self.conversations.len() < MOST;
-        std::iter::once(listener).chain(self.conversations.interests())
+        let room = self.conversations.len() < MOST;
+        let doors = self.doors.iter().map(move |door| {
+            let mut interest = Interest::read(door.listener.as_fd());
+            interest.read = room && door.open;
+            interest
+        });
+        doors.chain(self.conversations.interests())
     }
 
     /// `events`: readable and writable, as in `interests`.
     pub fn serve(&mut self, events: &[(bool, bool)]) {
-        let Some((listener, others)) = events.split_first() else { return };
+        let Some((doors, others)) = events.split_at_checked(self.doors.len()) else { return };
         drop(self.conversations.carry(others));
-        while listener.0 && self.conversations.len() < MOST {
-            // Nobody waits any more, or the client is gone again.
-            let Ok((host, _)) = inet::accept(&self.listener) else { return };
-            let Ok(Some(name)) = inet::own_name(&host) else { continue };
-            // Where nobody listens, the client sees the end at once.
-            self.conversations.add(self.connect(host, name.port()));
+        for (at, _) in doors.iter().enumerate().filter(|(_, event)| event.0) {
+            while self.conversations.len() < MOST {
+                let Some(door) = self.doors.get(at) else { break };
+                // Nobody waits any more, or the client is gone again.
+                let Ok((host, _)) = inet::accept(&door.listener) else { break };
+                let Ok(Some(name)) = inet::own_name(&host) else { continue };
+                // Where nobody listens, the client sees the end at once.
+                self.conversations.add(self.connect(host, name));
+            }
         }
     }
 
-    fn connect(&self, host: OwnedFd, port: u16) -> Option<Conversation> {
-        let places: [(Family, IpAddr); 2] =
-            [(Family::V4, Ipv4Addr::LOCALHOST.into()), (Family::V6, Ipv6Addr::LOCALHOST.into())];
-        let connected = places.into_iter().find_map(|(family, ip)| {
+    /// To the address that the client has asked for, if the guest has it, or else to loopback.
+    fn connect(&self, host: OwnedFd, name: SocketAddr) -> Option<Conversation> {
+        let places: [(Family, IpAddr); 3] = [
+            (Family::V4, name.ip()),
+            (Family::V4, Ipv4Addr::LOCALHOST.into()),
+            (Family::V6, Ipv6Addr::LOCALHOST.into()),
+        ];
+        let there = places.into_iter().filter(|(_, ip)| self.stack.is_local(*ip));
+        let connected = there.into_iter().find_map(|(family, ip)| {
             let socket = TcpSocket::new(&self.stack, family, Arc::new(Ring(self.bell.clone())));
-            match socket.connect(Endpoint::new(ip, port), BindOptions::default()) {
+            match socket.connect(Endpoint::new(ip, name.port()), BindOptions::default()) {
                 Ok(()) | Err(NetError::InProgress) if socket.transport().is_some() => Some(socket),
                 _ => {
                     socket.close(true);

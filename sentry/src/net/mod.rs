@@ -12,7 +12,7 @@ mod runner;
 #[cfg(test)]
 mod tests;
 
-pub use donation::{CONVERSATIONS, Donation, NameServer, Steered};
+pub use donation::{CONVERSATIONS, DOORS, Donation, NameServer, Steered};
 pub use name_server::ADDRESS as NAME_SERVER;
 pub use packet_link::PacketLink;
 use platform::hostsys;

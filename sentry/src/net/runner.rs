@@ -95,7 +95,10 @@ impl Runner {
             interests.extend(conversations.interests());
         }
         let names = interests.len();
-        interests.extend(self.door.iter().flat_map(FrontDoor::interests));
+        if let Some(door) = &mut self.door {
+            door.follow();
+            interests.extend(door.interests());
+        }
         wait(&mut interests, timeout)?;
         let mut ready: Vec<bool> = interests.iter().map(|interest| interest.readable).collect();
         let mut ready_names: Vec<(bool, bool)> =

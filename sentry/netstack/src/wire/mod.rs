@@ -35,7 +35,8 @@ use connection::Connection;
 /// Connections of all listeners that may wait at once in the engine itself.
 const BACKLOG: usize = 4096;
 
-/// Told when the engine wants to be polled earlier than it said.
+/// Told when the engine wants to be polled earlier than it said, or of another change that whoever serves the stack should
+/// look at.
 pub trait Alarm: Send + Sync {
     fn earlier(&self);
 }
