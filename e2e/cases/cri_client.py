@@ -430,11 +430,11 @@ def consoles():
         write = "sleep 1; echo from $0 > /dev/console; sleep 1000"
         for name in "ab":
             pod.container(name, "sh", "-c", write, name, tty=True)
-        soon(lambda: pod.log("a") == "from a\r\n" and pod.log("b") == "from b\r\n")
+        soon(lambda: pod.log("a") == "from a\n" and pod.log("b") == "from b\n")
         none = open_exec(pod.container("c", "sleep", "1000"), "sh", "-c", "rm -f /tmp/c; mknod /tmp/c c 5 1 && echo lost > /tmp/c", stdin=False)
         none.end()
         time.sleep(0.5)
-        same(pod.log("a") + pod.log("b"), "from a\r\nfrom b\r\n")
+        same(pod.log("a") + pod.log("b"), "from a\nfrom b\n")
 
 
 def attach():

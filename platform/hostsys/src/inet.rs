@@ -70,6 +70,11 @@ pub fn bind(fd: impl AsFd, address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(fd, &address)?)
 }
 
+/// `SO_REUSEADDR`
+pub fn reuse_address(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_reuseaddr(fd, true)?)
+}
+
 /// listen(2)
 pub fn listen(fd: impl AsFd, backlog: i32) -> io::Result<()> {
     Ok(rustix::net::listen(fd, backlog)?)

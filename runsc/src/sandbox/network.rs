@@ -95,15 +95,14 @@ fn take_over(questions: OwnedFd, news: OwnedFd, count: usize, alone: bool) -> Re
     let keeper = packet::closed_later(&packets)
         .inspect_err(|error| tracing::debug!("whoever waits for the sentry waits for its sockets: {error}"))
         .ok();
-    let (mut names, mut steering) = (None, None);
-    // Nobody asks for a port of a lone lo or answers there; what is not needed takes no time.
+    let mut names = None;
+    // Nobody answers on a lone lo; what is not needed takes no time.
     if !alone {
         let (first, last) = rtnetlink::HOST_PORTS;
         host_ports(first, last);
         names = name_server()?;
-        steering = steered();
     }
-    Ok(Donation { questions, news, names, steered: steering, packets, keeper })
+    Ok(Donation { questions, news, names, steered: steered(alone), packets, keeper })
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose
@@ -134,8 +133,8 @@ fn name_server() -> Result<Option<NameServer>> {
 }
 
 /// A socket to which all connections to the namespace's 127.0.0.1 come, or sockets for single ports. Only those who would forward a
-/// port notice if there is none.
-fn steered() -> Option<Steered> {
+/// port notice if there is none. `alone`: there is only lo; Podman without root makes the interface later.
+fn steered(alone: bool) -> Option<Steered> {
     // As `net.core.somaxconn` has it at most.
     const BACKLOG: i32 = 128;
     let open = || -> std::io::Result<Steered> {
@@ -147,10 +146,18 @@ fn steered() -> Option<Steered> {
     };
     let each = || -> std::io::Result<Steered> {
         unprivileged_ports(0);
-        let sockets = (0..DOORS).map(|_| inet::tcp()).collect::<std::io::Result<Vec<_>>>()?;
+        let socket = |_| -> std::io::Result<OwnedFd> {
+            let socket = inet::tcp()?;
+            // It listens again where connections of the last time are not forgotten yet.
+            inet::reuse_address(&socket)?;
+            Ok(socket)
+        };
+        let sockets = (0..DOORS).map(socket).collect::<std::io::Result<Vec<_>>>()?;
         sockets.try_into().map(Steered::Each).map_err(|_| std::io::ErrorKind::InvalidData.into())
     };
-    open()
+    // The socket for all takes a moment to make, and whoever can have it has prepared the namespace by now.
+    let found = if alone { Err(std::io::ErrorKind::Unsupported.into()) } else { open() };
+    found
         .or_else(|error| {
             tracing::debug!("no socket for all of 127.0.0.1 of the network namespace: {error}");
             each()

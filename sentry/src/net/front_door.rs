@@ -88,6 +88,9 @@ impl FrontDoor {
                 } else {
                     inet::shutdown(&door.listener, 0)
                 };
+                if let Err(error) = &done {
+                    tracing::debug!("port {} in the network namespace: {error}", door.port);
+                }
                 door.open = wanted && done.is_ok();
             }
         }
@@ -109,9 +112,10 @@ impl FrontDoor {
 
     pub fn interests(&self) -> impl Iterator<Item = Interest<'_>> {
         let room = self.conversations.len() < MOST;
-        let doors = self.doors.iter().map(move |door| {
+        // One that is shut would be told as hung up again and again.
+        let doors = self.doors.iter().filter(|door| door.open).map(move |door| {
             let mut interest = Interest::read(door.listener.as_fd());
-            interest.read = room && door.open;
+            interest.read = room;
             interest
         });
         doors.chain(self.conversations.interests())
@@ -119,9 +123,11 @@ impl FrontDoor {
 
     /// `events`: readable and writable, as in `interests`.
     pub fn serve(&mut self, events: &[(bool, bool)]) {
-        let Some((doors, others)) = events.split_at_checked(self.doors.len()) else { return };
+        let open: Vec<usize> =
+            self.doors.iter().enumerate().filter(|(_, door)| door.open).map(|(at, _)| at).collect();
+        let Some((doors, others)) = events.split_at_checked(open.len()) else { return };
         drop(self.conversations.carry(others));
-        for (at, _) in doors.iter().enumerate().filter(|(_, event)| event.0) {
+        for (at, _) in open.into_iter().zip(doors).filter(|(_, event)| event.0) {
             while self.conversations.len() < MOST {
                 let Some(door) = self.doors.get(at) else { break };
                 // Nobody waits any more, or the client is gone again.
