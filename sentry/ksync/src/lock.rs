@@ -246,6 +246,7 @@ impl<T: ?Sized> Mutex<T> {
 /// Many readers or one writer, with a class.
 #[derive(Debug)]
 pub struct RwLock<T: ?Sized> {
+    #[cfg(debug_assertions)]
     class: LockClass,
     inner: sync::RwLock<T>,
 }
@@ -253,7 +254,13 @@ pub struct RwLock<T: ?Sized> {
 impl<T> RwLock<T> {
     /// A new lock of a class around a value.
     pub const fn new(class: LockClass, value: T) -> Self {
-        RwLock { class, inner: sync::RwLock::new(value) }
+        #[cfg(not(debug_assertions))]
+        let _ = class;
+        RwLock {
+            #[cfg(debug_assertions)]
+            class,
+            inner: sync::RwLock::new(value),
+        }
     }
 }
 
