@@ -311,15 +311,21 @@ impl MemoryFile {
             Some(_) => (state.limit / DIRTY_SHARE).clamp(DIRTY_KEPT, DIRTY_MAX),
             None => DIRTY_KEPT,
         };
-        if state.dirty.by_start.len() > DIRTY_MAX_PIECES {
-            self.punch(state, 0);
+        let keep = if state.dirty.by_start.len() > DIRTY_MAX_PIECES {
+            0
         } else if state.dirty.bytes > most {
-            self.punch(state, most / 2);
-        } else if let Some(trimmer) = trimmer
-            && state.dirty.bytes > DIRTY_KEPT
-            && !std::mem::replace(&mut state.told, true)
-        {
+            most / 2
+        } else {
+            state.dirty.bytes
+        };
+        // What stays has to be looked at later, however much goes now.
+        let tell = keep > DIRTY_KEPT && !std::mem::replace(&mut state.told, true);
+        if keep < state.dirty.bytes {
+            self.punch(state, keep);
+        } else {
             drop(state);
+        }
+        if let Some(trimmer) = trimmer.filter(|_| tell) {
             trimmer.trim_later();
         }
     }
@@ -620,6 +626,10 @@ mod tests {
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
         m.dec_ref(m.allocate(8 << 20, soon).unwrap());
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 2, "told anew");
+        assert!(!m.trim());
+        m.dec_ref(m.allocate(2 * DIRTY_MAX, soon).unwrap());
+        assert!(blocks_512(&m) > DIRTY_KEPT / 512, "not all of too much goes at once");
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 3, "the rest is told of as well");
     }
 
     #[test]

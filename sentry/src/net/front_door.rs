@@ -103,10 +103,16 @@ impl FrontDoor {
                 return;
             };
             let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-            match inet::bind(&listener, any).and_then(|()| inet::listen(&listener, BACKLOG)) {
-                Ok(()) => self.doors.push(Door { listener, port, open: true }),
-                Err(error) => tracing::debug!("port {port} in the network namespace: {error}"),
+            if let Err(error) = inet::bind(&listener, any) {
+                tracing::debug!("port {port} in the network namespace: {error}");
+                self.spare.push(listener);
+                continue;
             }
+            let listens = inet::listen(&listener, BACKLOG);
+            if let Err(error) = &listens {
+                tracing::debug!("port {port} in the network namespace: {error}");
+            }
+            self.doors.push(Door { listener, port, open: listens.is_ok() });
         }
     }
 
