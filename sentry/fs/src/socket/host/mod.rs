@@ -179,14 +179,7 @@ impl HostSocket {
             && to
                 .or_else(peer)
                 .is_some_and(|to| matches!(to.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none()));
-        let with = datagram::With {
-            source: with.source,
-            device: with.device,
-            ttl: with.ttl,
-            tos: with.tos,
-            segment: with.segment,
-        };
-        datagram::send(&*self.fd, data, to, v6, flags, &with)
+        datagram::send(&*self.fd, data, to, v6, flags, with)
     }
 
     /// Control messages of what the host tells of a datagram.

@@ -1,12 +1,8 @@
 //! The socket options that guests may set and read on sockets of the host.
 
+use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, ip, ipv6, udp};
 use abi::socket::{SOL_SOCKET, so};
 use abi::{Errno, Result};
-
-const SOL_IP: i32 = 0;
-const SOL_TCP: i32 = 6;
-const SOL_UDP: i32 = 17;
-const SOL_IPV6: i32 = 41;
 
 /// An option that may be set, and the size of its value.
 #[derive(Clone, Copy, Debug)]
@@ -112,9 +108,9 @@ pub fn as_set(name: i32, value: Vec<u8>) -> Vec<u8> {
 /// Whether the option asks for control messages.
 pub fn asks_to_tell(level: i32, name: i32) -> bool {
     match level {
-        SOL_IP => matches!(name, 8 | 12 | 13),
-        SOL_IPV6 => matches!(name, 49 | 51 | 66),
-        SOL_UDP => name == 104,
+        SOL_IP => matches!(name, ip::PKTINFO | ip::RECVTTL | ip::RECVTOS),
+        SOL_IPV6 => matches!(name, ipv6::RECVPKTINFO | ipv6::RECVHOPLIMIT | ipv6::RECVTCLASS),
+        SOL_UDP => name == udp::GRO,
         _ => false,
     }
 }

@@ -9,6 +9,8 @@ use abi::socket::{SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, so};
 use abi::{Errno, Result};
 use netstack::datagram::ErrorReport;
 use netstack::{Endpoint, Family};
+/// What the control messages of a sender say.
+pub use platform::hostsys::datagram::With as SendControl;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Base {
@@ -114,17 +116,6 @@ pub fn pktinfo6(device: u32, to: IpAddr) -> ControlMessage {
     let mut data = octets6(to).to_vec();
     data.extend(device.to_ne_bytes());
     ControlMessage { level: SOL_IPV6, kind: ipv6::PKTINFO, data }
-}
-
-/// What the control messages of a sender say.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SendControl {
-    pub source: Option<IpAddr>,
-    pub device: u32,
-    pub ttl: Option<u8>,
-    pub tos: Option<u8>,
-    /// `UDP_SEGMENT`
-    pub segment: Option<u16>,
 }
 
 /// Reads the control messages of a sender: EINVAL.
