@@ -154,13 +154,20 @@ eq "$(D exec "$N" nproc)" 1
 ## memory-seen-inside
 run --rm --memory 64m bb sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2> /dev/null || true' | grep -qx 67108864
 ## oom-of-a-child
-# The child is killed; the container goes on.
-run -d --name "$N" --memory 40m --memory-swap 40m bb sh -c 'sh -c "x=a; while :; do x=\$x\$x\$x; done"; echo "child $?"; exec sleep 100' > /dev/null
+# The child is killed, by whatever it uses the memory up; the container and its other processes go on.
+since=$(date +%s)
+run -d --name "$N" --memory 40m --memory-swap 40m bb sh -c 'sleep 99 & p=$!
+sh -c "x=a; while :; do x=\$x\$x\$x; done"; echo "child $?"
+tail /dev/zero; echo "reader $?"
+kill -0 $p && echo both; exec sleep 100' > /dev/null
 soon logs_has 'child 137'
+soon logs_has 'reader 137'
+soon logs_has both
 eq "$(field "$N" .State.Status)" running
+has "$(D events --since "$since" --until "$(($(date +%s) + 1))" --filter "label=case=$N" --format '{{.Action}}' | tr '\n' ' ')" oom
 ## oom-event
 since=$(date +%s)
-run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'sleep 0.5; x=a; while :; do x=$x$x$x; done' && exit 1 || eq "$?" 137
+run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'x=a; while :; do x=$x$x$x; done' && exit 1 || eq "$?" 137
 has "$(D events --since "$since" --until "$(($(date +%s) + 1))" --filter "label=case=$N" --format '{{.Action}}' | tr '\n' ' ')" oom
 ## limits-in-the-cgroup
 run -d --name "$N" --cpu-shares 300 --cpuset-mems 0 --memory 50m --memory-reservation 30m --pids-limit 77 --blkio-weight 300 bb sleep 100 > /dev/null 2>&1

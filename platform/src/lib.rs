@@ -23,7 +23,7 @@ pub use hostsys;
 pub use hostsys::clock;
 pub use hostsys::machine::Machine;
 pub use hostsys::{
-    Account, AllocOpts, Block, Fault, FileRange, HostFile, MemoryFile, NoMemory, PAGE, Trimmer,
+    Account, AllocOpts, Block, Fault, FileRange, HostFile, MemoryFile, MemoryGroup, NoMemory, PAGE, Trimmer,
 };
 pub use registers::Registers;
 pub use stub::{ClockCode, remember_vdso};

@@ -8,10 +8,12 @@ mod oom;
 pub mod systemd;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hostsys::MemoryGroup;
 use oci_spec::runtime as oci;
 
 #[cfg(test)]
@@ -368,6 +370,19 @@ fn inherit_cpuset(mount: &Path, path: &Path) {
         }
         parent = group;
     }
+}
+
+/// The memory controller's group that a process of the container is in, if there is one. `pid`: the process that is to use it.
+pub fn memory_group(paths: &[PathBuf], pid: i32) -> Option<MemoryGroup> {
+    let groups = Cgroups::at(paths).ok()?;
+    let (group, usage) = match (groups.v1("memory"), groups.v2("memory")) {
+        (Some(group), _) => (group, "memory.usage_in_bytes"),
+        (None, group) => (group?, "memory.current"),
+    };
+    let open = |path: PathBuf| Some(OwnedFd::from(std::fs::File::open(path).ok()?));
+    let score = format!("/proc/{pid}/oom_score_adj");
+    let score = std::fs::File::options().read(true).write(true).open(score).ok().map(OwnedFd::from);
+    Some(MemoryGroup::new(open(group.join(usage))?, open(group.join("memory.stat"))?, score))
 }
 
 /// How many processes of a container's groups the host has killed because their memory limit was reached.

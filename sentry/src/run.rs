@@ -15,6 +15,7 @@ use kernel::seccomp::{self, ret};
 use kernel::signal::{Delivery, FaultRecord, FrameContext, HandlerCall, write_frame};
 use kernel::task::{ExitStatus, Reason, Step, StopEvent};
 use kernel::{SysError, SysResult, Task, gap};
+use platform::hostsys::account;
 use platform::{Constants, Context, FpuState, Registers, Trap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,7 @@ pub(crate) fn run(task: &Arc<Task>, regs: Registers, fpu: Option<FpuState>) {
     let options = kernel.extensions.get_or_init(Options::default);
     let context = kernel.platform.new_context();
     task.cpu.set_host_thread(platform::hostsys::signals::gettid());
+    account::work_for(task.group().members().account());
     platform::load::wants();
     let status = match context {
         Ok(mut context) => {
@@ -110,7 +112,7 @@ impl Runner<'_> {
                         mm.speed_up(self.regs.rip, self.regs.syscall_nr());
                     }
                     self.syscall();
-                    if mm.take_overdrawn() {
+                    if account::take_overdrawn() {
                         self.task.settle_memory();
                     }
                 }
@@ -134,6 +136,10 @@ impl Runner<'_> {
                         }
                     } else {
                         cpu.minor_faults.fetch_add(1, Ordering::Relaxed);
+                        // A page of a file in memory.
+                        if account::take_overdrawn() {
+                            self.task.settle_memory();
+                        }
                     }
                 }
                 Ok(Trap::Signal(info)) => {

@@ -316,9 +316,20 @@ impl HostFile {
 
     /// Asks for huge pages in the window at `off` (best effort: the host's policy decides).
     pub(crate) fn advise_huge(&self, off: u64) {
+        self.advise(off, libc::MADV_HUGEPAGE);
+    }
+
+    /// What of the file is mapped in this process no longer counts as its size; the next access has it counted again.
+    pub(crate) fn shrink_windows(&self, size: u64) {
+        for index in 0..size.div_ceil(CHUNK) {
+            self.advise(index * CHUNK, libc::MADV_DONTNEED);
+        }
+    }
+
+    fn advise(&self, off: u64, advice: libc::c_int) {
         if let Ok(ptr) = self.window(off / CHUNK) {
-            // SAFETY: advice about a whole window of ours; it changes no contents.
-            unsafe { libc::madvise(ptr.cast(), CHUNK as usize, libc::MADV_HUGEPAGE) };
+            // SAFETY: advice about a whole window of ours, which is shared: it changes no contents.
+            unsafe { libc::madvise(ptr.cast(), CHUNK as usize, advice) };
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct AllocOpts {
 /// Why there is no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoMemory {
-    /// The limit of the sandbox or the host's memory is used up.
+    /// The host has none.
     #[error("out of guest memory")]
     Used,
     /// The limit of the account is reached.
@@ -219,9 +219,6 @@ impl MemoryFile {
         assert!(len > 0 && len.is_multiple_of(PAGE), "allocation of {len} bytes");
         let align = if opts.huge && len >= HUGE { HUGE } else { PAGE };
         let mut state = self.lock();
-        if state.used_bytes.checked_add(len).is_none_or(|n| n > state.limit) {
-            return Err(NoMemory::Used);
-        }
         // Only one page at a time near the limit, so that little of it goes to what is never touched.
         if let Some(account) = state.account(opts.account)
             && !account.has_room(len, if len > PAGE { 0 } else { opts.over })
@@ -335,6 +332,13 @@ impl MemoryFile {
         self.punch(self.lock(), 0);
     }
 
+    /// As `flush`, and the rest is no longer counted as this process's size, by which the host chooses whom to kill.
+    pub fn shrink(&self) {
+        self.flush();
+        let size = self.lock().size;
+        self.file.shrink_windows(size);
+    }
+
     /// Gives freed pages back to the host but for a few, if none were used again since the last time. True: they were,
     /// so that it should be called again.
     pub fn trim(&self) -> bool {
@@ -429,7 +433,7 @@ impl MemoryFile {
         self.lock().used_bytes
     }
 
-    /// Sets the most bytes that may be allocated. What is above stays.
+    /// Says how many bytes there are meant to be. What is kept for use again goes by it; accounts hold users to their limits.
     pub fn set_limit(&self, bytes: u64) {
         self.lock().limit = bytes;
     }
@@ -447,7 +451,27 @@ impl MemoryFile {
         account
     }
 
-    /// The limit in bytes.
+    /// [`Account::look`] at an account; `false` if there is none of that number.
+    pub fn look(&self, account: u32) -> bool {
+        let account = self.lock().account(account).cloned();
+        account.is_some_and(|a| a.look())
+    }
+
+    /// Hands out memory for what the calling thread is about and cannot break off: if need be, beyond the limit of the account,
+    /// to which its end then sees ([`crate::account::take_overdrawn`]).
+    pub fn allocate_anyway(&self, len: u64, opts: AllocOpts) -> Result<FileRange, NoMemory> {
+        use crate::account::{OVERDRAFT, overdraw};
+        match self.allocate(len, opts) {
+            Err(NoMemory::OverLimit) if len == PAGE => {
+                self.look(opts.account);
+                overdraw();
+                self.allocate(len, AllocOpts { over: OVERDRAFT, ..opts })
+            }
+            other => other,
+        }
+    }
+
+    /// How many bytes there are meant to be.
     pub fn limit(&self) -> u64 {
         self.lock().limit
     }
@@ -639,15 +663,6 @@ mod tests {
         m.set_limit(64 << 20);
         m.dec_ref(m.allocate(32 << 20, AllocOpts { soon: true, ..AllocOpts::default() }).unwrap());
         assert!(blocks_512(&m) <= (4 << 20) / 512);
-    }
-
-    #[test]
-    fn limit() {
-        let m = MemoryFile::new().unwrap();
-        m.set_limit(3 * PAGE);
-        let _r = m.allocate(2 * PAGE, AllocOpts::default()).unwrap();
-        assert_eq!(m.allocate(2 * PAGE, AllocOpts::default()), Err(NoMemory::Used));
-        assert!(m.allocate(PAGE, AllocOpts::default()).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 
+use crate::PAGE;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 bitflags::bitflags! {
@@ -88,11 +89,33 @@ pub fn fork_run(options: ForkOptions, f: impl FnOnce() -> i32) -> io::Result<Chi
             return Err(io::Error::new(e.kind(), format!("cannot count threads in /proc/self/task: {e}")));
         }
     }
+    fork(options, f)
+}
+
+/// Starts a process that waits for `go` (an eventfd), uses up to `bytes` of memory and ends: whether the host lets it is for its
+/// caller to see.
+pub fn use_up(bytes: usize, go: BorrowedFd<'_>) -> io::Result<Child> {
+    // Made here and touched there: another thread may hold a lock of malloc's now, for ever in the child.
+    let mut memory = vec![0u8; bytes];
+    fork(ForkOptions::default(), || {
+        if rustix::io::read(go, &mut [0; 8]).is_err() {
+            return 1;
+        }
+        for page in memory.iter_mut().step_by(PAGE as usize) {
+            *page = 1;
+        }
+        std::hint::black_box(&memory);
+        0
+    })
+}
+
+/// The fork of [`fork_run`]. If the process has other threads, `f` allocates nothing and takes no lock.
+fn fork(options: ForkOptions, f: impl FnOnce() -> i32) -> io::Result<Child> {
     let mut pidfd: libc::c_int = -1;
     let mut flags = libc::CLONE_PIDFD | options.namespaces.bits();
     flags |= if options.sibling { libc::CLONE_PARENT } else { libc::SIGCHLD };
-    // SAFETY: a fork (no CLONE_VM) of a single-threaded process: the child has its own copy of everything. With CLONE_PIDFD
-    // the third argument receives the descriptor.
+    // SAFETY: a fork (no CLONE_VM): the child has its own copy of everything, and uses only what no other thread can have
+    // locked. With CLONE_PIDFD the third argument receives the descriptor.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, &raw mut pidfd, 0usize, 0usize) };
     match pid {
         -1 => Err(io::Error::last_os_error()),

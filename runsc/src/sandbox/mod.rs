@@ -42,6 +42,9 @@ use namespaces::{Privilege, Visit};
 /// By how much more likely stubs are to be killed at a memory limit than the sentry is. A thousand is the limit itself
 /// (`oom_badness`): the sentry may have mapped all of what its guests use, a stub only what it has touched.
 const STUBS_FIRST: i32 = 1000;
+/// The same where the sentry's value may not be lowered. The process that has an end noted (`hostsys::memgroup`) has the
+/// highest value there is and must still come before all but the largest stubs.
+const STUBS_BEFORE: i32 = 300;
 
 /// Where the terminal of a container goes.
 #[derive(Debug)]
@@ -371,6 +374,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
                 network,
                 strace: global.strace,
                 violation: global.violation(),
+                memory_group: None,
                 last_words: Some(theirs),
             },
             sentry_process::Setting {
@@ -394,7 +398,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         let own_score = oom_score(sentry_pid, oom_score_adj, limited, privilege)?;
         namespaces::write_sentry_maps(sentry_pid, privilege).context("cannot map the sentry's ids")?;
         // If it is gone, what it has said last comes out below.
-        let _ = sentry_talk.tell_child(FromParent::IdMapsWritten);
+        let _ = sentry_talk.give_memory_group(cgroup::memory_group(&record.cgroups, sentry_pid).as_ref());
         map_gofer(&mut gofer_talk, &undo.children)?;
 
         // The sandbox's processes go on meanwhile; what hooks need of them, their namespaces, is there.
@@ -572,7 +576,7 @@ fn oom_score(pid: i32, wanted: Option<i32>, limited: bool, privilege: Privilege)
             set_oom_score(pid, score, privilege)?;
             return Ok(Some(below));
         }
-        set_oom_score(pid, (score + STUBS_FIRST).min(1000), privilege)?;
+        set_oom_score(pid, (score + STUBS_BEFORE).min(1000), privilege)?;
         return Ok(Some(score));
     }
     if wanted.is_some() {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use hostsys::process::{Child, ForkOptions, Namespaces, fork_run};
 use rustix::process::{Resource, Rlimit};
 use sentry::boot::BootArgs;
-use sentry::boot::handshake::{FromChild, FromParent};
+use sentry::boot::handshake::FromChild;
 use sentry::control::Stdio;
 
 use super::namespaces::{self, Privilege};
@@ -85,7 +85,7 @@ fn become_sentry(args: &mut BootArgs, setting: Setting) -> Result<()> {
     super::reset_signals()?;
     // A session of its own: signals of the caller's terminal are not for the sandbox.
     rustix::process::setsid().context("new session")?;
-    args.handshake.await_parent(FromParent::IdMapsWritten).context("the command that starts it is gone")?;
+    args.memory_group = args.handshake.await_memory_group().context("the command that starts it is gone")?;
     if privilege.root {
         hostsys::process::set_ids(0, 0, &[]).context("ids")?;
     } else {

@@ -12,7 +12,7 @@ use crate::control::protocol::ErrorKind;
 use crate::control::server::ExitBell;
 use crate::control::{CreateArgs, SandboxOps, Stdio};
 use kernel::Kernel;
-use platform::{Machine, MemoryFile};
+use platform::{Machine, MemoryFile, MemoryGroup};
 
 /// How Docker says what the specification has a field for.
 pub(super) const DOMAINNAME: &str = "kernel.domainname";
@@ -26,6 +26,7 @@ pub struct Parts {
     pub extra_fds: Vec<OwnedFd>,
     pub gofer: OwnedFd,
     pub gofer_life: OwnedFd,
+    pub memory_group: Option<MemoryGroup>,
     pub platform: String,
     pub network: NetworkMode,
     pub strace: bool,
@@ -79,6 +80,7 @@ pub fn assemble(parts: Parts, bell: ExitBell) -> Result<Assembled, BootError> {
         extra_fds: parts.extra_fds,
         gofer: parts.gofer,
         gofer_life: parts.gofer_life,
+        memory_group: parts.memory_group,
     };
     let sandbox = Sandbox::new(Arc::clone(&kernel), bell, parts.id, args)?;
     if parts.network == NetworkMode::Host {
@@ -92,7 +94,6 @@ pub fn assemble(parts: Parts, bell: ExitBell) -> Result<Assembled, BootError> {
 pub(super) fn apply_limits(kernel: &Kernel, l: &Limits) {
     if let Some(bytes) = l.memory {
         kernel.machine.set_memory(bytes);
-        // Where there is no cgroup of the host, this alone holds: a process that wants more is killed.
         kernel.memfile.set_limit(bytes);
         if let Some(both) = l.memory_and_swap {
             kernel.machine.set_swap(both.saturating_sub(bytes));

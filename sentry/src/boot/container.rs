@@ -128,7 +128,7 @@ impl Container {
         args: CreateArgs,
         others: &BTreeMap<String, Container>,
     ) -> Result<Container, BootError> {
-        let CreateArgs { container: spec, stdio, extra_fds, gofer, gofer_life } = args;
+        let CreateArgs { container: spec, stdio, extra_fds, gofer, gofer_life, memory_group } = args;
         let user_ns = ids::user_namespace(kernel, &spec)?;
         let creds = Arc::new(ids::boss(&user_ns)?);
         let pid_ns = match &spec.share.pid {
@@ -148,12 +148,12 @@ impl Container {
         let builder = Builder { kernel, creds: &creds, gofer: &connection, pid_ns: &pid_ns, ipc: &ipc };
         let mnt = builder.build(&spec)?;
         let namespaces = namespaces(kernel, &spec, &pid_ns, &user_ns, mnt, ipc, others)?;
-        // The limit of the first container is the sandbox's, which the host's cgroup and the memory file carry out.
-        let memory = (!others.is_empty()).then(|| kernel.memfile.new_account());
-        if let Some(account) = &memory {
-            account.set_limit(spec.limits.memory);
+        let memory = kernel.memfile.new_account();
+        if let Some(group) = memory_group {
+            memory.watch(group);
         }
-        let members = Members::new(spec.limits.pids, memory);
+        memory.set_limit(spec.limits.memory);
+        let members = Members::new(spec.limits.pids, Some(memory));
         let ringer = Arc::new(Ringer(bell.clone()));
         let oom_bell = members.news.register(ringer, u32::MAX, false);
         let seccomp = spec.seccomp.as_ref().map(profile::compile).transpose()?;

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use platform::MemoryGroup;
 use platform::hostsys::fd;
 
 use crate::net::Donation;
@@ -94,6 +95,26 @@ impl Handshake {
             FromParent::IdMapsWritten => b'm',
             FromParent::Commit => b'g',
         }])
+    }
+
+    /// Tells that the id maps are written, with the memory controller's group that the child is in.
+    pub fn give_memory_group(&mut self, group: Option<&MemoryGroup>) -> io::Result<()> {
+        let fds = group.map_or_else(Vec::new, MemoryGroup::descriptors);
+        fd::send_with_fds(&self.stream, b"m", &fds)?;
+        Ok(())
+    }
+
+    /// Waits for that.
+    pub fn await_memory_group(&mut self) -> io::Result<Option<MemoryGroup>> {
+        let mut byte = [0];
+        let (n, fds) = fd::recv_with_fds(&self.stream, &mut byte)?;
+        let mut fds = fds.into_iter();
+        match (n, byte, fds.next(), fds.next(), fds.next()) {
+            (1, [b'm'], Some(usage), Some(stat), score) => Ok(Some(MemoryGroup::new(usage, stat, score))),
+            (1, [b'm'], None, ..) => Ok(None),
+            (0, ..) => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// Hands the network over, after the child has said that it is ready; it says so again then.

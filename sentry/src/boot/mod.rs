@@ -27,6 +27,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use netstack::Stack;
+use platform::MemoryGroup;
 use platform::hostsys::seccomp::Violation;
 
 use crate::control::Stdio;
@@ -59,6 +60,8 @@ pub struct BootArgs {
     /// What a host call that [`filter`] does not list does. Anything but `Kill` is for finding out
     /// what is missing from the list, and the command line offers it in debug builds only.
     pub violation: Violation,
+    /// The memory controller's group of the host that the sandbox is in.
+    pub memory_group: Option<MemoryGroup>,
     /// Where the reason of a panic goes: a pipe that does not block.
     pub last_words: Option<OwnedFd>,
 }
@@ -91,12 +94,23 @@ pub fn run(args: BootArgs) -> ExitStatus {
         network,
         strace,
         violation,
+        memory_group,
         last_words,
     } = args;
     // A panic ends the sandbox.
     last_words::install(last_words.map(File::from));
-    let parts =
-        assemble::Parts { id, container, stdio, extra_fds, gofer, gofer_life, platform, network, strace };
+    let parts = assemble::Parts {
+        id,
+        container,
+        stdio,
+        extra_fds,
+        gofer,
+        gofer_life,
+        memory_group,
+        platform,
+        network,
+        strace,
+    };
     match prepare(parts, control, violation) {
         Ok((mut server, stack)) => {
             let ready = handshake.tell_parent(&FromChild::Ready);

@@ -102,9 +102,7 @@ impl SandboxOps for Sandbox {
     fn set_limits(&self, container: &str, limits: &Limits) -> Result<(), ControlError> {
         self.with(container, |c| {
             c.members.set_limit(limits.pids);
-            if container != self.main
-                && let Some(account) = c.members.memory()
-            {
+            if let Some(account) = c.members.memory() {
                 account.set_limit(limits.memory);
             }
             Ok(())
@@ -144,6 +142,7 @@ impl SandboxOps for Sandbox {
             let failed = |e: &dyn std::fmt::Display| {
                 ControlError::new(ErrorKind::Internal, format!("cannot start the first process: {e}"))
             };
+            let _ = c.members.started.set(self.kernel.clocks.monotonic());
             if c.hooks.is_empty() {
                 return workers::spawn(&p.task, p.regs, None).map_err(|e| failed(&e));
             }

@@ -12,6 +12,8 @@ pub mod wire;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use platform::MemoryGroup;
+
 use crate::boot::spec::{ContainerSpec, Limits, ProcessSpec, WindowSize};
 use protocol::{ContainerStatus, ControlError, ExitStatus, ProcessInfo, SignalTarget, Stats, WaitTarget};
 
@@ -35,6 +37,8 @@ pub struct CreateArgs {
     pub gofer: OwnedFd,
     /// Readable once that gofer is gone.
     pub gofer_life: OwnedFd,
+    /// The memory controller's group that the sandbox is in, for its first container.
+    pub memory_group: Option<MemoryGroup>,
 }
 
 /// A process that `exec` starts.

@@ -348,7 +348,14 @@ fn handle(ops: &dyn SandboxOps, connection: &mut Connection, request: Request, f
                     let extra_fds = more.split_off(2);
                     match (more.pop(), more.pop()) {
                         (Some(gofer_life), Some(gofer)) => {
-                            let args = CreateArgs { container: *spec, stdio, extra_fds, gofer, gofer_life };
+                            let args = CreateArgs {
+                                container: *spec,
+                                stdio,
+                                extra_fds,
+                                gofer,
+                                gofer_life,
+                                memory_group: None,
+                            };
                             done(ops.create(&container, args))
                         }
                         _ => Err(ControlError::new(ErrorKind::Invalid, "no channel to a gofer came along")),

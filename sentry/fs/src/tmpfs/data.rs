@@ -10,6 +10,7 @@ use kernel::io::{Sink, Source};
 use kernel::mm::{MapError, Mappable, Mm, Segment};
 use kernel::vfs::SeekFrom;
 use ksync::{LockClass, Mutex, RwLock, RwLockWriteGuard};
+use platform::hostsys::account;
 use platform::{Access, AllocOpts, Backing, Block, FileRange, PAGE, Prot};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -157,12 +158,13 @@ impl FileData {
             return Ok(take);
         }
         let ahead = if appending { (s.pages / 2).clamp(want, AHEAD.max(want)) } else { want };
-        let got = self
-            .shared
-            .memfile
-            .allocate(ahead * PAGE, AllocOpts::default())
-            .or_else(|_| self.shared.memfile.allocate(want * PAGE, AllocOpts::default()))
-            .or_else(|_| self.shared.memfile.allocate(PAGE, AllocOpts::default()))
+        // Whoever touches a page first is charged (memory ownership, Documentation/admin-guide/cgroup-v2.rst).
+        let opts = AllocOpts { account: account::of_thread(), ..AllocOpts::default() };
+        let memfile = &self.shared.memfile;
+        let got = memfile
+            .allocate(ahead * PAGE, opts)
+            .or_else(|_| memfile.allocate(want * PAGE, opts))
+            .or_else(|_| memfile.allocate_anyway(PAGE, opts))
             .map_err(|_| Errno::ENOSPC)?;
         let take = FileRange { start: got.start, end: got.end.min(got.start + want * PAGE) };
         if take.end < got.end {

@@ -6,9 +6,9 @@
 use super::fault::{Miss, allows};
 use super::{Inner, Mm, TASK_SIZE};
 use abi::{Errno, PAGE_SIZE, Result};
+use platform::hostsys::account;
 use platform::{Access, Block, FileRange, GuestRange, PlatformError};
 use smallvec::SmallVec;
-use std::sync::atomic::Ordering;
 
 /// Most bytes that are gathered for one call of a block function.
 const BATCH: usize = 1 << 20;
@@ -91,10 +91,15 @@ impl Mm {
     /// As `ready`. A call cannot wait here for what the end of another process gives: it may go some way beyond the
     /// container's limit, and the limit is seen to after it.
     fn ready_for_call(&self, addr: u64, want: Access, forced: bool) -> bool {
+        let mut looks = 0..2;
         loop {
             match self.ready(&mut self.inner.write(), addr, want, forced) {
                 Ok(()) => return true,
-                Err(Miss::OverLimit) if !self.overdrawn.swap(true, Ordering::Relaxed) => {}
+                Err(Miss::OverLimit) if looks.next().is_some() => {
+                    if !self.memfile.look(self.account()) {
+                        account::overdraw();
+                    }
+                }
                 Err(_) => return false,
             }
         }

@@ -45,11 +45,12 @@ use crate::vfs::File;
 use abi::{Errno, Result};
 use ksync::live::{Kind, Live};
 use ksync::{LockClass, RwLock};
+use platform::hostsys::account;
 use platform::{
     AddressLimits, AddressSpace, AllocOpts, FileRange, GuestRange, MemoryFile, Platform, PlatformError,
 };
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// End of the guest's half of the address space (`TASK_SIZE`, 47 bits).
@@ -58,8 +59,6 @@ pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 pub const MMAP_MIN_ADDR: u64 = 0x1_0000;
 /// Space kept free below a mapping that grows down.
 pub const STACK_GUARD_GAP: u64 = 256 * abi::PAGE_SIZE;
-/// How far beyond the limit of its container a system call may go that is under way; its end sees to the limit.
-const OVERDRAFT: u64 = 8 << 20;
 /// Most mappings of an address space (`vm.max_map_count`).
 pub const MAX_MAP_COUNT: usize = 65530;
 
@@ -128,8 +127,6 @@ pub struct Mm {
     hot: Arc<hot::HotPages>,
     /// Which account of the memory file is charged.
     account: AtomicU32,
-    /// A system call has met the account's limit, and went beyond it.
-    overdrawn: AtomicBool,
     inner: RwLock<Inner>,
     /// For the test that nothing is leaked.
     _live: Live,
@@ -213,7 +210,6 @@ impl Mm {
             stack_limit: AtomicU64::new(8 << 20),
             hot,
             account: AtomicU32::new(account),
-            overdrawn: AtomicBool::new(false),
             inner: RwLock::new(
                 LockClass::AddressSpace,
                 Inner {
@@ -290,14 +286,9 @@ impl Mm {
         self.account.load(Ordering::Relaxed)
     }
 
-    /// Whether a call went beyond the limit of the account; that is forgotten.
-    pub fn take_overdrawn(&self) -> bool {
-        self.overdrawn.load(Ordering::Relaxed) && self.overdrawn.swap(false, Ordering::Relaxed)
-    }
-
     /// How pages for this address space are taken.
     fn charged(&self) -> AllocOpts {
-        let over = if self.overdrawn.load(Ordering::Relaxed) { OVERDRAFT } else { 0 };
+        let over = if account::is_overdrawing() { account::OVERDRAFT } else { 0 };
         AllocOpts { account: self.account(), over, ..AllocOpts::default() }
     }
 

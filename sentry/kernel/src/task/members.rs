@@ -6,8 +6,8 @@
 use abi::{Errno, Result};
 use ksync::WaitQueue;
 use platform::Account;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The mark of a container's processes, with the number of their tasks.
 #[derive(Debug)]
@@ -20,6 +20,10 @@ pub struct Members {
     /// Processes killed because the memory's limit was reached, and how often it was.
     pub(super) oom_kills: AtomicU64,
     pub(super) ooms: AtomicU64,
+    /// Somebody is being killed for it.
+    pub(super) killing: AtomicBool,
+    /// When its first process began, by the monotonic clock, in nanoseconds.
+    pub started: OnceLock<i64>,
     /// Told when a process is killed for lack of memory, and when memory of one that has ended is free.
     pub news: Arc<WaitQueue>,
 }
@@ -33,6 +37,8 @@ impl Members {
             memory,
             oom_kills: AtomicU64::new(0),
             ooms: AtomicU64::new(0),
+            killing: AtomicBool::new(false),
+            started: OnceLock::new(),
             news: Arc::new(WaitQueue::new()),
         })
     }
