@@ -14,7 +14,7 @@ const NEVER: i32 = -1000;
 /// How long is waited for memory of a process that was killed before it is looked again, in nanoseconds.
 const LOOK_AGAIN: i64 = 50_000_000;
 /// How long after the start of a container its watchers are there at the latest, in nanoseconds.
-const WATCHERS: i64 = 300_000_000;
+const WATCHERS: i64 = 1_000_000_000;
 
 /// What a process would give: the larger, the sooner it is killed (`oom_badness`). `None`: it may not be killed, or
 /// has no memory.
