@@ -120,6 +120,7 @@ pub fn mmap(
                 }
                 2 => {
                     vm.set(VmFlags::GROWSDOWN, grows_down);
+                    vm.set(VmFlags::STACK, f.contains(MapFlags::STACK));
                     None
                 }
                 _ => return Err(Errno::EINVAL.into()),

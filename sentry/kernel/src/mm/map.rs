@@ -127,6 +127,11 @@ impl Mm {
             Some(f) => (Some(f.file), f.offset),
             None => (None, 0),
         };
+        let stack = flags.contains(VmFlags::STACK);
+        if !flags.contains(VmFlags::GROWSDOWN) {
+            // Linux keeps no mark of it either: neighbours join.
+            flags -= VmFlags::STACK;
+        }
         let vma = Vma { prot: args.prot, flags, file, offset, name: args.name };
         let replaced: u64 =
             inner.vmas.overlapping(range.clone()).map(|(s, e, _)| e.min(range.end) - s.max(start)).sum();
@@ -143,7 +148,8 @@ impl Mm {
         let fill =
             args.populate || (flags.contains(VmFlags::LOCKED) && !flags.contains(VmFlags::LOCKONFAULT));
         let accessible = !vma.prot.is_empty();
-        let eager = accessible && !fill && !inner.cold && Self::is_eager(&vma, len);
+        // A stack may never be used (that for signals seldom is), and its guard page is often set apart next.
+        let eager = accessible && !fill && !stack && !inner.cold && Self::is_eager(&vma, len);
         inner.vmas.insert(range.clone(), vma);
         // What is shown at once takes the place of what was there in one step.
         let want = platform::Access::Read;

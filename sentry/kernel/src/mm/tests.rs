@@ -210,6 +210,29 @@ fn madvise_forgets_and_keeps() {
 }
 
 #[test]
+fn a_stack_is_shown_when_it_is_used() {
+    let mm = new_mm();
+    let map = |at, flags| {
+        let args = MmapArgs { flags: Vma::MAY_ALL | flags, ..args(Placement::Fixed(at), 2, RW) };
+        mm.mmap(args, &MmLimits::NONE).unwrap()
+    };
+    let shown = |at: u64| {
+        let space: &MockSpace = mm.space().as_any().downcast_ref().unwrap();
+        space.access(at, &mut [0], true).is_ok()
+    };
+    // The first fault of an address space shows all there is.
+    put(&mm, map(0x80_0000, VmFlags::empty()), 1).unwrap();
+    let plain = map(0x10_0000, VmFlags::empty());
+    assert!(shown(plain), "at once");
+    let stack = map(plain + 2 * P, VmFlags::STACK);
+    assert!(!shown(stack) && !shown(stack + P));
+    put(&mm, stack, 1).unwrap();
+    assert!(shown(stack + P));
+    // As on Linux, what it was made for is no mark that keeps neighbours apart.
+    assert_eq!(mm.map_count(), 2);
+}
+
+#[test]
 fn brk_moves() {
     let mm = new_mm();
     let start = 0x55_0000_0000u64;

@@ -33,7 +33,7 @@ bitflags! {
         const RAND_READ = 1 << 15;
         /// A mapping of the kernel's own (vdso): cannot be grown.
         const SPECIAL = 1 << 16;
-        /// Was made with `MAP_STACK` or is the main stack.
+        /// Is the main stack; asked of mmap: `MAP_STACK`, of which nothing stays.
         const STACK = 1 << 17;
         /// `mseal`: stays as it is until the end of the address space.
         const SEALED = 1 << 18;
