@@ -155,7 +155,7 @@ impl Container {
         memory.set_limit(spec.limits.memory);
         let members = Members::new(spec.limits.pids, Some(memory));
         let ringer = Arc::new(Ringer(bell.clone()));
-        let oom_bell = members.news.register(ringer, u32::MAX, false);
+        let oom_bell = members.news.register(ringer, Members::KILLED, false);
         let seccomp = spec.seccomp.as_ref().map(profile::compile).transpose()?;
         let place = Place {
             kernel,

@@ -3,9 +3,12 @@
 
 mod stage;
 
-use std::sync::atomic::Ordering;
+use kernel::task::Members;
+use ksync::Listener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use stage::{HANDLER, PAGE, nr, run};
+use stage::{HANDLER, PAGE, nr, run, run_in};
 
 const ECHILD: i64 = -10;
 const EAGAIN: i64 = -11;
@@ -101,6 +104,41 @@ fn exit_group_ends_threads_wherever_they_are() {
         g.exit_group(5);
     });
     assert_eq!(status.code(), 5);
+}
+
+/// Counts what it hears.
+#[derive(Default)]
+struct Heard(AtomicU32);
+
+impl Listener for Heard {
+    fn notify(&self, _mask: u32) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+#[test]
+fn whoever_watches_for_killings_is_not_woken_by_ends() {
+    let (killed, freed) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+    let (k, f) = (Arc::clone(&killed), Arc::clone(&freed));
+    run_in(
+        |kernel| {
+            let members = Members::new(None, Some(kernel.memfile.new_account()));
+            let _ = members.news.register(k, Members::KILLED, false);
+            let _ = members.news.register(f, Members::FREED, false);
+            members
+        },
+        |g| {
+            g.clone_with(THREAD, |t| {
+                t.call(nr::EXIT, &[0]);
+            });
+            let child = g.fork(|c| c.exit_group(3));
+            assert_eq!(g.wait(child, 0), (child, exited(3)));
+            g.exit_group(0);
+        },
+    );
+    assert!(freed.0.load(Ordering::SeqCst) >= 2);
+    assert_eq!(killed.0.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use kernel::Kernel;
 use kernel::creds::{Creds, UserNamespace};
 use kernel::mm::Mm;
-use kernel::task::{ExitStatus, InitArgs, Namespaces, PidNamespace, Task};
+use kernel::task::{ExitStatus, InitArgs, Members, Namespaces, PidNamespace, Task};
 use kernel::vfs::{FdTable, FsContext, MountFlags, SuperBlock};
 use platform::mock::{MockCpu, MockPlatform, Step};
 use platform::{MemoryFile, Registers, Trap};
@@ -267,6 +267,14 @@ fn advance(lines: &mut Lines, cpu: &mut MockCpu<'_>) -> Step {
 
 /// Runs `script` as the first process of a sandbox; how it ended.
 pub fn run(script: impl FnOnce(&mut Guest) + Send + 'static) -> ExitStatus {
+    run_in(|_| Members::new(None, None), script)
+}
+
+/// The same, in a container of the test's own.
+pub fn run_in(
+    members: impl FnOnce(&Kernel) -> Arc<Members>,
+    script: impl FnOnce(&mut Guest) + Send + 'static,
+) -> ExitStatus {
     let slot: Arc<std::sync::OnceLock<Arc<World>>> = Arc::default();
     let seen = Arc::clone(&slot);
     let mock = MockPlatform::new(move |cpu| step(seen.get().expect("the world is set up"), cpu));
@@ -292,7 +300,7 @@ pub fn run(script: impl FnOnce(&mut Guest) + Send + 'static) -> ExitStatus {
     });
     assert!(slot.set(Arc::clone(&world)).is_ok());
     let init = InitArgs {
-        members: kernel::task::Members::new(None, None),
+        members: members(&kernel),
         pid_ns: Arc::clone(&kernel.root_pid_ns),
         mm: Mm::new(&kernel).expect("memory"),
         fs: FsContext::new(root.clone(), root, 0o022),

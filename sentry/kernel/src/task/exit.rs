@@ -1,7 +1,7 @@
 //! The end of tasks and processes (exit(2), exit_group(2), wait(2) "zombies").
 
 use super::tree::Tree;
-use super::{Reason, StopState, Task, ThreadGroup};
+use super::{Members, Reason, StopState, Task, ThreadGroup};
 use crate::Kernel;
 use crate::wait::WaitOn;
 use abi::siginfo::SigInfo;
@@ -110,7 +110,7 @@ impl Task {
         self.vfork_done();
         drop((mm, files, fs));
         if self.group.members().memory().is_some() {
-            self.group.members().news.wake(u32::MAX);
+            self.group.members().news.wake(Members::FREED);
         }
         if last {
             let semaphores = self.namespaces().ipc.objects.get_or_init(crate::sysv::SemTable::default);

@@ -24,11 +24,16 @@ pub struct Members {
     pub(super) killing: AtomicBool,
     /// When its first process began, by the monotonic clock, in nanoseconds.
     pub started: OnceLock<i64>,
-    /// Told when a process is killed for lack of memory, and when memory of one that has ended is free.
+    /// Told when a process is killed for lack of memory (`KILLED`), and when memory of a task that has ended may be free (`FREED`).
     pub news: Arc<WaitQueue>,
 }
 
 impl Members {
+    /// See `news`.
+    pub const KILLED: u32 = 1;
+    /// See `news`.
+    pub const FREED: u32 = 2;
+
     /// `limit`: of tasks. `memory`: the account that their memory is charged to.
     pub fn new(limit: Option<u64>, memory: Option<Arc<Account>>) -> Arc<Members> {
         Arc::new(Members {

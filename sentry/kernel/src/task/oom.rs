@@ -113,7 +113,7 @@ impl Task {
                 tracing::warn!("an end for lack of memory is not noted in the container's cgroup: {error}");
             }
         }
-        members.news.wake(u32::MAX);
+        members.news.wake(Members::KILLED);
         victim.send_signal(&SigInfo::kernel(Signal::SIGKILL));
         true
     }
