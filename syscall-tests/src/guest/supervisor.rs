@@ -48,7 +48,7 @@ pub fn run(plan: &Plan) {
 }
 
 /// A sandbox comes with its loopback up; so must the host's half.
-fn loopback_up() {
+pub fn loopback_up() {
     let fd = sys!(socket, libc::AF_INET, libc::SOCK_DGRAM, 0);
     let mut request: libc::ifreq = case::zeroed();
     request.ifr_name[0] = b'l' as libc::c_char;

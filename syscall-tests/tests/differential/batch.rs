@@ -75,8 +75,13 @@ pub enum Runner {
     Sandbox {
         /// The name for `--platform`.
         platform: String,
+        /// The name for `--network`. The sockets of `host` are those of a namespace of the run's own.
+        network: &'static str,
     },
 }
+
+/// A run on systrap with `--network=host`, of the families whose sockets are the host's then.
+pub const HOSTNET: &str = "hostnet";
 
 /// Seconds a case may take; the guest enforces it.
 const CASE_LIMIT_S: u64 = 20;
@@ -84,6 +89,16 @@ const CASE_LIMIT_S: u64 = 20;
 const SILENCE_S: u64 = CASE_LIMIT_S + 20;
 
 impl Runner {
+    /// The runner that tests call so.
+    pub fn named(name: &str) -> Self {
+        let (platform, network) = match name {
+            "native" => return Self::Native,
+            HOSTNET => ("systrap", "host"),
+            platform => (platform, "none"),
+        };
+        Self::Sandbox { platform: platform.to_owned(), network }
+    }
+
     /// Runs the batches on a few threads.
     pub fn run(&self, guest: &str, batches: &[Batch]) -> BTreeMap<String, Outcome> {
         let jobs = std::env::var("SYSCALL_TESTS_JOBS").ok().and_then(|j| j.parse().ok()).unwrap_or(2usize);
@@ -109,7 +124,7 @@ impl Runner {
 
     /// What a helper of the guest prints.
     pub fn helper(&self, guest: &str, name: &str) -> Result<String, String> {
-        let Self::Sandbox { platform } = self else { return Err("helpers run in sandboxes".to_owned()) };
+        let Self::Sandbox { platform, .. } = self else { return Err("helpers run in sandboxes".to_owned()) };
         let state = tempdir();
         let output = Command::new(runsc())
             .arg("--root")
@@ -169,13 +184,21 @@ impl Runner {
                 command.arg("--isolate").arg("--scratch").arg(state.join("scratch"));
                 command
             }
-            Self::Sandbox { platform } => {
-                let mut command = Command::new(runsc);
+            Self::Sandbox { platform, network } => {
+                let mut command = match *network {
+                    "host" => {
+                        let mut command = Command::new(guest);
+                        command.arg("helper:own-network").arg(runsc);
+                        command
+                    }
+                    _ => Command::new(runsc),
+                };
                 command.arg("--root").arg(&state).arg(format!("--platform={platform}"));
                 if let Ok(log) = std::env::var("SYSCALL_TESTS_DEBUG_LOG") {
                     command.arg("--strace").arg(format!("--debug-log={log}"));
                 }
-                command.args(["--network=none", "do", "--", guest, "--scratch", "/tmp/syscall-tests"]);
+                command.arg(format!("--network={network}"));
+                command.args(["do", "--", guest, "--scratch", "/tmp/syscall-tests"]);
                 command
             }
         };

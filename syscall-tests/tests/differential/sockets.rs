@@ -36,7 +36,7 @@ fn page() -> BTreeMap<(i32, i32), (String, bool)> {
 
 /// Compares the page with the answers of a sandbox.
 pub fn check(platform: &str) -> Result<(), Failed> {
-    let runner = Runner::Sandbox { platform: platform.to_owned() };
+    let runner = Runner::named(platform);
     let text = runner.helper(crate::GUEST, "sockopts")?;
     let mut answered = Vec::new();
     for line in text.lines() {

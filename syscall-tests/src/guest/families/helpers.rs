@@ -34,10 +34,23 @@ pub fn helper(name: &str, args: Vec<String>) {
                 sys!(write, 1, &b, n);
             }
         }
+        "own-network" => own_network(&args),
         "sockopts" => super::net::options::answered(),
         "sleep" => crate::case::pause_ms(args.first().and_then(|a| a.parse().ok()).unwrap_or(1000)),
         other => say!("no helper {other}"),
     }
+}
+
+/// Executes a program in a new network namespace with its loopback up.
+fn own_network(args: &[String]) {
+    use std::os::unix::process::CommandExt;
+    crate::out::must("unshare", sys!(unshare, libc::CLONE_NEWNET));
+    crate::supervisor::loopback_up();
+    if let Some((program, rest)) = args.split_first() {
+        let error = std::process::Command::new(program).args(rest).exec();
+        eprintln!("{program}: {error}");
+    }
+    crate::case::leave(127);
 }
 
 /// What a new program finds: signals, name, masks.
