@@ -1,10 +1,19 @@
 # --network=host in the container's namespace: the guest uses the sockets of the host's stack there. Servers and clients both
 # ways, TCP and UDP, IPv4 and IPv6.
 runsc delete --force "$ID"
+# As Docker has it.
+sed -i 's/"namespaces"/"sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}, &/' "$WORK/config.json"
 runsc --network=host run --detach --bundle "$WORK" "$ID" < /dev/null > "$WORK/container.log" 2>&1
 # The host's own stack has the namespace back.
 until_ok outside ping -c 1 -W 1 $GUEST
 inside ip -o addr show dev eth0 | grep "inet $GUEST/24" > /dev/null || fail 'no address'
+
+eq "$(inside cat /proc/sys/net/ipv4/ip_unprivileged_port_start)" 0
+inside ping -c 1 -W 2 $HERE > /dev/null || fail 'no ping'
+inside ping -c 1 -W 2 $HERE6 > /dev/null || fail 'no ping over IPv6'
+inside_bg sh -c 'cd /etc && exec python3 -m http.server 80'
+served 80
+eq "$(outside curl -sf http://$GUEST/hostname)" "$(inside cat /etc/hostname)"
 
 serve_data 64
 want=$(make_data 64 | sha256sum)

@@ -1,4 +1,4 @@
-//! Datagrams of `--network=host` with their control messages (cmsg(3)). Each message is made anew from numbers that were checked,
+//! Messages of `--network=host` with their control messages (cmsg(3)). Each message is made anew from numbers that were checked,
 //! and what comes from the host is read into such.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -37,15 +37,34 @@ pub enum Told {
     TrafficClass(i32),
     /// Bytes of each datagram but the last one (`UDP_GRO`).
     Segment(i32),
+    /// Datagrams that found no room since the socket was made (`SO_RXQ_OVFL`).
+    Lost(u32),
+    /// Where it was sent to (`IP_RECVORIGDSTADDR`, `IPV6_RECVORIGDSTADDR`).
+    Destination(SocketAddr),
+    /// What the queue of errors says (`IP_RECVERR`, `IPV6_RECVERR`).
+    Report(Report),
 }
 
-/// A datagram that was received.
+/// `struct sock_extended_err` and who reported it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub errno: u32,
+    /// Origin, type and code.
+    pub what: [u8; 3],
+    /// Info and data.
+    pub more: [u32; 2],
+    pub offender: Option<SocketAddr>,
+}
+
+/// A datagram, a piece of a stream, or a report that was received.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Bytes that are in the buffer.
     pub count: usize,
-    /// Bytes that it had.
+    /// Bytes that it had: of a datagram, else `count`.
     pub length: usize,
+    /// There were more bytes.
+    pub cut: bool,
     pub from: Option<SocketAddr>,
     pub told: Vec<Told>,
 }
@@ -96,34 +115,71 @@ pub fn send(
     Ok(sendmsg(fd.as_fd().as_raw_fd(), &[IoSlice::new(data)], &messages, flags, to.as_ref())?)
 }
 
-/// recvmsg(2) without waiting. Of `flags` `MSG_PEEK` counts.
-pub fn receive(fd: impl AsFd, buffer: &mut [u8], flags: u32) -> io::Result<Message> {
+/// recvmsg(2) without waiting. Of `flags` `MSG_PEEK`, `MSG_OOB` and `MSG_ERRQUEUE` count.
+pub fn receive(fd: impl AsFd, buffer: &mut [u8], flags: u32, stream: bool) -> io::Result<Message> {
     let room = buffer.len();
-    let flags = MsgFlags::from_bits_retain(flags.cast_signed()) & MsgFlags::MSG_PEEK
-        | MsgFlags::MSG_DONTWAIT
-        | MsgFlags::MSG_TRUNC;
+    let kept = MsgFlags::MSG_PEEK | MsgFlags::MSG_OOB | MsgFlags::MSG_ERRQUEUE;
+    let mut flags = MsgFlags::from_bits_retain(flags.cast_signed()) & kept | MsgFlags::MSG_DONTWAIT;
+    // On streams it would throw the data away.
+    if !stream {
+        flags |= MsgFlags::MSG_TRUNC;
+    }
     // All that a socket can be asked to tell at once.
-    let mut control =
-        cmsg_space!(libc::timespec, libc::in_pktinfo, libc::in6_pktinfo, i32, i32, i32, i32, i32, [u64; 8]);
+    let mut control = cmsg_space!(
+        libc::timespec,
+        libc::in_pktinfo,
+        libc::in6_pktinfo,
+        i32,
+        i32,
+        i32,
+        i32,
+        i32,
+        u32,
+        [u64; 8],
+        libc::sockaddr_in,
+        libc::sockaddr_in6,
+        (libc::sock_extended_err, libc::sockaddr_in),
+        (libc::sock_extended_err, libc::sockaddr_in6)
+    );
     let mut pieces = [IoSliceMut::new(buffer)];
     let got = recvmsg::<SockaddrStorage>(fd.as_fd().as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
     let from = got.address.and_then(|a| {
         let four = a.as_sockaddr_in().map(|a: &SockaddrIn| SocketAddr::from(*a));
         four.or_else(|| a.as_sockaddr_in6().map(|a: &SockaddrIn6| SocketAddr::from(*a)))
     });
+    let cut = got.flags.contains(MsgFlags::MSG_TRUNC);
     let told = got.cmsgs().map(|list| list.filter_map(told).collect()).unwrap_or_default();
-    Ok(Message { count: got.bytes.min(room), length: got.bytes, from, told })
+    Ok(Message { count: got.bytes.min(room), length: got.bytes, cut, from, told })
+}
+
+fn four(address: libc::sockaddr_in) -> Option<SocketAddr> {
+    let known = i32::from(address.sin_family) == libc::AF_INET;
+    known.then(|| SocketAddr::from(SockaddrIn::from(address)))
+}
+
+fn six(address: libc::sockaddr_in6) -> Option<SocketAddr> {
+    let known = i32::from(address.sin6_family) == libc::AF_INET6;
+    known.then(|| SocketAddr::from(SockaddrIn6::from(address)))
+}
+
+fn report(e: libc::sock_extended_err, offender: Option<SocketAddr>) -> Told {
+    Told::Report(Report {
+        errno: e.ee_errno,
+        what: [e.ee_origin, e.ee_type, e.ee_code],
+        more: [e.ee_info, e.ee_data],
+        offender,
+    })
 }
 
 fn told(message: ControlMessageOwned) -> Option<Told> {
-    let four = |a: libc::in_addr| Ipv4Addr::from(a.s_addr.to_ne_bytes());
+    let ip = |a: libc::in_addr| Ipv4Addr::from(a.s_addr.to_ne_bytes());
     Some(match message {
         ControlMessageOwned::ScmTimestampns(t) => {
             let seconds = u64::try_from(t.tv_sec()).ok()?;
             Told::Time(seconds.checked_mul(1_000_000_000)?.checked_add(u64::try_from(t.tv_nsec()).ok()?)?)
         }
         ControlMessageOwned::Ipv4PacketInfo(i) => {
-            Told::Packet4(u32::try_from(i.ipi_ifindex).ok()?, four(i.ipi_spec_dst), four(i.ipi_addr))
+            Told::Packet4(u32::try_from(i.ipi_ifindex).ok()?, ip(i.ipi_spec_dst), ip(i.ipi_addr))
         }
         ControlMessageOwned::Ipv6PacketInfo(i) => {
             Told::Packet6(i.ipi6_ifindex, Ipv6Addr::from(i.ipi6_addr.s6_addr))
@@ -133,6 +189,11 @@ fn told(message: ControlMessageOwned) -> Option<Told> {
         ControlMessageOwned::Ipv6HopLimit(n) => Told::HopLimit(n),
         ControlMessageOwned::Ipv6TClass(n) => Told::TrafficClass(n),
         ControlMessageOwned::UdpGroSegments(n) => Told::Segment(n),
+        ControlMessageOwned::RxqOvfl(n) => Told::Lost(n),
+        ControlMessageOwned::Ipv4OrigDstAddr(a) => Told::Destination(four(a)?),
+        ControlMessageOwned::Ipv6OrigDstAddr(a) => Told::Destination(six(a)?),
+        ControlMessageOwned::Ipv4RecvErr(e, a) => report(e, a.and_then(four)),
+        ControlMessageOwned::Ipv6RecvErr(e, a) => report(e, a.and_then(six)),
         _ => return None,
     })
 }
@@ -161,7 +222,7 @@ mod tests {
         assert_eq!(send(&any, b"one", Some(to), false, 0, &with).unwrap(), 3);
         assert_eq!(send(&here, b"two", Some(to), false, 0, &With::default()).unwrap(), 3);
         let mut buffer = [0; 2];
-        let first = receive(&there, &mut buffer, 0).unwrap();
+        let first = receive(&there, &mut buffer, 0, false).unwrap();
         assert_eq!((first.count, first.length, &buffer), (2, 3, b"on"));
         assert_eq!(first.from.unwrap().ip(), with.source.unwrap());
         let home = Ipv4Addr::LOCALHOST;
@@ -172,9 +233,40 @@ mod tests {
             first.told
         );
         assert!(first.told.iter().any(|t| matches!(t, Told::Time(ns) if *ns > 1_600_000_000_000_000_000)));
-        let second = receive(&there, &mut [0; 8], 0).unwrap();
+        let second = receive(&there, &mut [0; 8], 0, false).unwrap();
         assert_eq!(second.from, Some(here.local_addr().unwrap()));
-        assert_eq!(receive(&there, &mut [0; 8], 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(receive(&there, &mut [0; 8], 0, false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_refusal_is_in_the_queue_of_errors() {
+        let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        crate::inet::set_option(&here, libc::SOL_IP, libc::IP_RECVERR, &1i32.to_ne_bytes()).unwrap();
+        here.send_to(b"lost", nobody).unwrap();
+        let errors = libc::MSG_ERRQUEUE.cast_unsigned();
+        let got = receive(&here, &mut [0; 2], errors, false).unwrap();
+        assert_eq!((got.count, got.cut, got.from), (2, true, Some(nobody)));
+        let Some(Told::Report(report)) = got.told.first() else { panic!("{got:?}") };
+        assert_eq!((report.errno, report.what), (libc::ECONNREFUSED.cast_unsigned(), [2, 3, 3]));
+        assert_eq!(report.offender.unwrap().ip(), nobody.ip());
+        let empty = receive(&here, &mut [0; 2], errors, false).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn streams_have_time_stamps() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        crate::inet::set_option(&server, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32.to_ne_bytes())
+            .unwrap();
+        std::io::Write::write_all(&mut client, b"piece").unwrap();
+        let mut buffer = [0; 3];
+        let got = receive(&server, &mut buffer, 0, true).unwrap();
+        assert_eq!((got.count, got.length, &buffer), (3, 3, b"pie"));
+        assert!(matches!(got.told[..], [Told::Time(_)]), "{got:?}");
+        assert_eq!(receive(&server, &mut [0; 8], 0, true).unwrap().count, 2);
     }
 
     #[test]
@@ -190,7 +282,7 @@ mod tests {
         let with =
             With { source: Some("::1".parse().unwrap()), ttl: Some(9), tos: Some(4), ..With::default() };
         send(&any, b"x", Some(there.local_addr().unwrap()), true, 0, &with).unwrap();
-        let got = receive(&there, &mut [0; 8], 0).unwrap();
+        let got = receive(&there, &mut [0; 8], 0, false).unwrap();
         assert!(
             got.told.contains(&Told::HopLimit(9)) && got.told.contains(&Told::TrafficClass(4)),
             "{:?}",

@@ -5,7 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType};
+use crate::stream::{Question, ask};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, ipproto,
+};
 
 fn family(address: SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
@@ -59,10 +62,28 @@ pub fn finish(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(fd, Shutdown::Write)?)
 }
 
-/// A new socket in the caller's network namespace: TCP or UDP.
-pub fn open(v6: bool, stream: bool) -> io::Result<OwnedFd> {
+/// What sockets a guest can have of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tcp,
+    Udp,
+    /// Echo requests of ICMP and their answers (icmp(7)).
+    Ping,
+}
+
+/// A new socket in the caller's network namespace. EACCES for a ping socket if no group of the caller's is in
+/// `net.ipv4.ping_group_range`.
+pub fn open(v6: bool, kind: Kind) -> io::Result<OwnedFd> {
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    socket(family, if stream { SocketType::STREAM } else { SocketType::DGRAM })
+    match kind {
+        Kind::Tcp => socket(family, SocketType::STREAM),
+        Kind::Udp => socket(family, SocketType::DGRAM),
+        Kind::Ping => {
+            let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            Ok(rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?)
+        }
+    }
 }
 
 /// bind(2)
@@ -156,6 +177,26 @@ pub fn take_error(fd: impl AsFd) -> Option<io::Error> {
 /// Bytes that can be read (`FIONREAD`).
 pub fn readable(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(fd)?)
+}
+
+fn number(fd: impl AsFd, question: Question) -> io::Result<u32> {
+    let [a, b, c, d, ..] = ask(fd, question)?;
+    Ok(u32::from_ne_bytes([a, b, c, d]))
+}
+
+/// Whether the urgent byte is what is read next (`SIOCATMARK`).
+pub fn at_mark(fd: impl AsFd) -> io::Result<bool> {
+    Ok(number(fd, Question::Mark)? != 0)
+}
+
+/// Bytes that were sent and have not arrived (`SIOCOUTQ`).
+pub fn unsent(fd: impl AsFd) -> io::Result<u32> {
+    number(fd, Question::Unsent)
+}
+
+/// Bytes of a stream that have not even been sent once (`SIOCOUTQNSD`).
+pub fn not_sent(fd: impl AsFd) -> io::Result<u32> {
+    number(fd, Question::Unstarted)
 }
 
 /// setsockopt(2) with a value of which the caller has seen that it is no address.

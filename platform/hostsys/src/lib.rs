@@ -10,6 +10,7 @@ pub mod block;
 pub mod caps;
 pub mod clock;
 pub mod datagram;
+pub mod edges;
 pub mod fault;
 pub mod fd;
 pub mod fsat;

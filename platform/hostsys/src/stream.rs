@@ -41,6 +41,35 @@ fn iovecs(blocks: &[Block<'_>]) -> Vec<libc::iovec> {
         .collect()
 }
 
+/// Requests of ioctl(2) that do nothing but write an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Question {
+    /// `TCGETS`: a `struct termios`.
+    Terminal,
+    /// `SIOCOUTQ`: an int.
+    Unsent,
+    /// `SIOCOUTQNSD`: an int.
+    Unstarted,
+    /// `SIOCATMARK`: an int.
+    Mark,
+}
+
+/// The answer at the front, zeroes behind it.
+pub(crate) fn ask(fd: impl AsFd, question: Question) -> io::Result<[u8; 36]> {
+    const SIOCATMARK: libc::Ioctl = 0x8905;
+    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+    let request = match question {
+        Question::Terminal => libc::TCGETS,
+        Question::Unsent => libc::TIOCOUTQ,
+        Question::Unstarted => SIOCOUTQNSD,
+        Question::Mark => SIOCATMARK,
+    };
+    let mut answer = [0u8; 36];
+    // SAFETY: `struct termios` is 36 bytes long, and the other answers are shorter.
+    let r = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, answer.as_mut_ptr()) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
 impl HostStream {
     pub fn new(fd: OwnedFd) -> HostStream {
         HostStream { fd: Arc::new(fd) }
@@ -106,10 +135,7 @@ impl HostStream {
 
     /// `struct termios` of a terminal as TCGETS gives it; ENOTTY for others.
     pub fn terminal_attributes(&self) -> io::Result<[u8; 36]> {
-        let mut t = [0u8; 36];
-        // SAFETY: TCGETS writes a `struct termios`, which is 36 bytes long.
-        let r = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TCGETS, t.as_mut_ptr()) };
-        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(t) }
+        ask(&self.fd, Question::Terminal)
     }
 
     /// What fstat(2) tells.

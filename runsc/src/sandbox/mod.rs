@@ -356,6 +356,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         let (ours, theirs) = LastWords::pair()?;
         words = Some(ours);
         let (mut sentry_talk, sentry_handshake) = handshake()?;
+        let settings = plan.container.sysctl.clone();
         let (visit, mut inherited) = join(&plan.joined)?;
         if network == NetworkMode::Host && plan.joined.own_network {
             inherited |= Namespaces::NET;
@@ -412,7 +413,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
             undo.network = record.network.clone();
         }
         if network != NetworkMode::None
-            && let Some(donation) = network::donation(sentry_pid, network, plan.joined.network.is_some())?
+            && let Some(donation) = network::donation(sentry_pid, network, &plan.joined, &settings)?
         {
             sentry_talk.give_network(&donation).context("the sentry is gone")?;
             expect(&mut sentry_talk, FromChild::Ready, "sentry", &undo.children, words.as_ref())?;

@@ -1,18 +1,21 @@
 //! The container's network namespace as the sandbox gets it: which mode holds, and the sockets that are opened there for
 //! the sentry once engines and their hooks have put interfaces into it.
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use hostsys::{inet, packet, rtnetlink, steer};
+use rustix::pipe::PipeFlags;
 use sentry::boot::NetworkMode;
 use sentry::net::{CONVERSATIONS, DOORS, Donation, NAME_SERVER, NameServer, Steered};
 
 use super::namespaces::{Privilege, Visit};
-use crate::spec::Plan;
+use crate::spec::{JoinedNamespaces, Plan};
 
 /// Packet sockets for interfaces that come later. One that goes gives its socket back.
 const SPARE: usize = 4;
@@ -50,14 +53,25 @@ fn is_own(path: &Path) -> Result<bool> {
 }
 
 /// Opens what the sentry needs of its network namespace, and keeps the host's own stack silent there. `None` if nobody can
-/// put interfaces into it.
-pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<Donation>> {
+/// put interfaces into it. `settings` are the container's (`linux.sysctl`).
+pub fn donation(
+    sentry: i32,
+    mode: NetworkMode,
+    joined: &JoinedNamespaces,
+    settings: &BTreeMap<String, String>,
+) -> Result<Option<Donation>> {
     if !Privilege::current().root {
         // It is the namespace of this process, or nobody can have put interfaces into it.
         return if mode == NetworkMode::Host { shown().map(Some) } else { Ok(None) };
     }
+    let path = joined.network.as_deref();
+    let own = path.map_or(Ok(joined.own_network), is_own)?;
     let visit = Visit::network(sentry)?;
-    let donation = if mode == NetworkMode::Host { shown().map(Some) } else { open(joined) };
+    let donation = match mode {
+        NetworkMode::Host if own => shown().map(Some),
+        NetworkMode::Host => set(settings).and_then(|()| shown()).map(Some),
+        NetworkMode::None | NetworkMode::Sandbox => open(path.is_some()),
+    };
     visit.leave()?;
     donation.context("cannot take the network namespace over")
 }
@@ -66,7 +80,42 @@ pub fn donation(sentry: i32, mode: NetworkMode, joined: bool) -> Result<Option<D
 fn shown() -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     let news = rtnetlink::open_news(false).context("rtnetlink")?;
-    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new(), keeper: None })
+    let settings = Some(told().context("settings of the network namespace")?);
+    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new(), keeper: None, settings })
+}
+
+/// The file of a setting in the namespace that is visited; `None` if it is none of a network.
+fn setting(name: &str) -> Option<PathBuf> {
+    let plain =
+        name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'));
+    let fits = name.starts_with("net.") && plain && !name.contains("..");
+    // /proc/sys/net is that of the namespace of whoever opens it.
+    fits.then(|| Path::new("/proc/sys").join(name.replace('.', "/")))
+}
+
+/// Sets what the container wants of its network, where the host's sockets are its own.
+fn set(settings: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in settings {
+        if let Some(file) = setting(name) {
+            std::fs::write(file, value).with_context(|| format!("linux.sysctl: {name} = {value}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The settings that decide what a guest may do with the host's sockets, as they are now.
+fn told() -> std::io::Result<OwnedFd> {
+    const SETTINGS: [&str; 3] =
+        ["net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "net.ipv4.ip_local_port_range"];
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let mut write = std::fs::File::from(write);
+    for name in SETTINGS {
+        // One that cannot be read stays as it is at first.
+        if let Some(value) = setting(name).and_then(|file| std::fs::read_to_string(file).ok()) {
+            writeln!(write, "{name} {}", value.trim_end())?;
+        }
+    }
+    Ok(read)
 }
 
 fn open(joined: bool) -> Result<Option<Donation>> {
@@ -102,7 +151,7 @@ fn take_over(questions: OwnedFd, news: OwnedFd, count: usize, alone: bool) -> Re
         host_ports(first, last);
         names = name_server()?;
     }
-    Ok(Donation { questions, news, names, steered: steered(alone), packets, keeper })
+    Ok(Donation { questions, news, names, steered: steered(alone), packets, keeper, settings: None })
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose

@@ -35,6 +35,7 @@ pub struct Parts {
 /// What [`assemble`] hands over.
 pub struct Assembled {
     pub ops: Arc<dyn SandboxOps>,
+    pub kernel: Arc<Kernel>,
     /// The sandbox's network stack.
     pub stack: Arc<netstack::Stack>,
     /// Host calls that the platform makes from now on.
@@ -84,10 +85,11 @@ pub fn assemble(parts: Parts, bell: ExitBell) -> Result<Assembled, BootError> {
     };
     let sandbox = Sandbox::new(Arc::clone(&kernel), bell, parts.id, args)?;
     if parts.network == NetworkMode::Host {
-        fs::socket::host::register(&kernel, &sandbox.net());
+        fs::socket::host::register(&kernel, &sandbox.net())
+            .map_err(|e| internal("watching sockets of the host", &e))?;
     }
     let stack = sandbox.stack();
-    Ok(Assembled { ops: sandbox, stack, platform_rules })
+    Ok(Assembled { ops: sandbox, kernel, stack, platform_rules })
 }
 
 /// What the container's cgroup limits is what the guest sees as its hardware.

@@ -25,6 +25,8 @@ const TIOCGWINSZ: u64 = 0x5413;
 const TIOCSWINSZ: u64 = 0x5414;
 const FIONREAD: u64 = 0x541b;
 const FIONBIO: u64 = 0x5421;
+const SIOCATMARK: u64 = 0x8905;
+const SIOCOUTQNSD: u64 = 0x894b;
 const PR_SET_NAME: u64 = 15;
 const RUSAGE_SELF: u64 = 0;
 const RUSAGE_THREAD: u64 = 1;
@@ -72,7 +74,7 @@ pub fn base_rules() -> Vec<Rule> {
         ioctl(TIOCGWINSZ, "size of a donated terminal"),
         ioctl(TIOCSWINSZ, "the guest sets the size of its terminal"),
         ioctl(FIONREAD, "bytes waiting in a donated stream"),
-        ioctl(TIOCOUTQ, "bytes not yet read from a donated stream"),
+        ioctl(TIOCOUTQ, "bytes not yet read from a donated stream, or sent by a guest's socket"),
         ioctl(FIONBIO, "control connections do not block"),
         // Channels to the gofer and the command line.
         call("recvmsg", "descriptors from the gofer and from exec"),
@@ -127,13 +129,19 @@ fn host_rules() -> Vec<Rule> {
     // SOCK_STREAM or SOCK_DGRAM, non-blocking and close-on-exec.
     const STREAM: u64 = 1 | 0o4000 | 0o2_000_000;
     const DGRAM: u64 = 2 | 0o4000 | 0o2_000_000;
+    const IPPROTO_ICMP: u64 = 1;
+    const IPPROTO_ICMPV6: u64 = 58;
     let mut rules = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        for kind in [STREAM, DGRAM] {
-            rules.push(call("socket", "a socket of a guest").eq(0, family).eq(1, kind).eq(2, 0));
+    for (family, ping) in [(AF_INET, IPPROTO_ICMP), (AF_INET6, IPPROTO_ICMPV6)] {
+        for (kind, protocol) in [(STREAM, 0), (DGRAM, 0), (DGRAM, ping)] {
+            rules.push(call("socket", "a socket of a guest").eq(0, family).eq(1, kind).eq(2, protocol));
         }
     }
     rules.extend([
+        call("epoll_ctl", "which sockets somebody waits for"),
+        call("epoll_pwait", "news of sockets"),
+        call("ioctl", "urgent data of a guest's socket").eq(1, SIOCATMARK),
+        call("ioctl", "bytes that a guest's socket has not begun to send").eq(1, SIOCOUTQNSD),
         call("bind", "a guest's socket"),
         call("connect", "a guest's socket"),
         call("listen", "a guest's socket"),

@@ -22,10 +22,12 @@ pub mod spec;
 pub mod types;
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
+use kernel::Kernel;
 use netstack::Stack;
 use platform::MemoryGroup;
 use platform::hostsys::seccomp::Violation;
@@ -112,9 +114,9 @@ pub fn run(args: BootArgs) -> ExitStatus {
         strace,
     };
     match prepare(parts, control, violation) {
-        Ok((mut server, stack)) => {
+        Ok((mut server, kernel, stack)) => {
             let ready = handshake.tell_parent(&FromChild::Ready);
-            let committed = ready.and_then(|()| await_commit(&mut handshake, &stack, network));
+            let committed = ready.and_then(|()| await_commit(&mut handshake, &kernel, &stack, network));
             if committed.is_err() {
                 // The command that was starting us is gone, and with it the container's record.
                 return ExitStatus::Code(1);
@@ -140,8 +142,16 @@ pub fn run(args: BootArgs) -> ExitStatus {
 }
 
 /// Waits for the word to go on. Before it there may come the network, once hooks have made it.
-fn await_commit(handshake: &mut Handshake, stack: &Arc<Stack>, network: NetworkMode) -> std::io::Result<()> {
-    while let Some(donation) = handshake.await_network_or_commit()? {
+fn await_commit(
+    handshake: &mut Handshake,
+    kernel: &Kernel,
+    stack: &Arc<Stack>,
+    network: NetworkMode,
+) -> std::io::Result<()> {
+    while let Some(mut donation) = handshake.await_network_or_commit()? {
+        if let Some(settings) = donation.settings.take() {
+            take_over_settings(kernel, settings)?;
+        }
         let started = match network {
             NetworkMode::Host => crate::net::show(stack, donation),
             NetworkMode::None | NetworkMode::Sandbox => crate::net::start(stack, donation),
@@ -158,11 +168,24 @@ fn await_commit(handshake: &mut Handshake, stack: &Arc<Stack>, network: NetworkM
     Ok(())
 }
 
+/// Shows the guest the settings that hold for the host's sockets.
+fn take_over_settings(kernel: &Kernel, settings: OwnedFd) -> std::io::Result<()> {
+    // Not the file itself, which would ask for its size: the filter has no rule for that.
+    let text = std::io::read_to_string(File::from(settings).take(1 << 16))?;
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(' ') else { continue };
+        if !matches!(fs::proc::set_by_name(&kernel.sysctls, name, value), Some(Ok(()))) {
+            tracing::warn!("the network namespace has {name} = {value}, which the sandbox cannot show");
+        }
+    }
+    Ok(())
+}
+
 fn prepare(
     parts: assemble::Parts,
     control: UnixListener,
     violation: Violation,
-) -> Result<(Server, Arc<Stack>), BootError> {
+) -> Result<(Server, Arc<Kernel>, Arc<Stack>), BootError> {
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         BootError::new(ErrorKind::Internal, format!("cannot set up {what}: {error}"))
     };
@@ -180,5 +203,5 @@ fn prepare(
         .map_err(|e| internal("the control socket", &e))?;
     filter::install(assembled.platform_rules, network, violation)
         .map_err(|e| internal("the seccomp filter", &e))?;
-    Ok((server, assembled.stack))
+    Ok((server, assembled.kernel, assembled.stack))
 }

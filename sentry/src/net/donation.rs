@@ -50,6 +50,8 @@ pub struct Donation {
     pub packets: Vec<OwnedFd>,
     /// What keeps the sentry's end from waiting for them, while it is open (`packet::closed_later`).
     pub keeper: Option<OwnedFd>,
+    /// A pipe with the namespace's settings that are the sandbox's as well: a name and a value on each line.
+    pub settings: Option<OwnedFd>,
 }
 
 const NAMES: u8 = 1;
@@ -57,6 +59,7 @@ const PRESENT: u8 = 2;
 const STEERED: u8 = 4;
 const KEPT: u8 = 8;
 const EACH: u8 = 16;
+const SETTINGS: u8 = 32;
 
 impl Donation {
     /// The descriptors in the order in which they travel, and what goes with them.
@@ -82,6 +85,10 @@ impl Donation {
         if let Some(keeper) = &self.keeper {
             flags |= KEPT;
             fds.push(keeper.as_fd());
+        }
+        if let Some(settings) = &self.settings {
+            flags |= SETTINGS;
+            fds.push(settings.as_fd());
         }
         fds.extend(self.packets.iter().map(AsFd::as_fd));
         (flags, fds)
@@ -110,6 +117,7 @@ impl Donation {
             None
         };
         let keeper = if flags & KEPT != 0 { Some(next()?) } else { None };
-        Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper })
+        let settings = if flags & SETTINGS != 0 { Some(next()?) } else { None };
+        Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper, settings })
     }
 }

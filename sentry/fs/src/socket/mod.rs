@@ -151,6 +151,8 @@ pub trait SocketOps: Any + Send + Sync {
     }
     /// A common option of `SOL_SOCKET` was set.
     fn option_changed(&self, _name: i32) {}
+    /// Somebody waits in the queue who will not poll.
+    fn listened_to(&self) {}
     /// The socket has become a file with this inode number.
     fn attach(&self, _ino: u64) {}
     /// Bytes that wait to be received, and that were sent and are not received.
@@ -310,6 +312,9 @@ impl FileOps for Socket {
     }
     fn has_urgent(&self) -> bool {
         self.ops.is_stream()
+    }
+    fn listened_to(&self, _f: &File) {
+        self.ops.listened_to();
     }
     fn seekable(&self) -> bool {
         false

@@ -95,6 +95,7 @@ impl File {
                 let teller =
                     Teller { file: Arc::downgrade(self), kernel: Arc::downgrade(kernel), fd, urgent: false };
                 let entry = queue.register(Arc::new(teller), u32::MAX, false);
+                self.ops().listened_to(self);
                 Some(Async { queue, entry })
             }
             _ => None,
@@ -113,6 +114,7 @@ impl File {
             let teller =
                 Teller { file: Arc::downgrade(self), kernel: Arc::downgrade(kernel), fd: -1, urgent: true };
             let entry = queue.register(Arc::new(teller), PollEvents::PRI.bits(), false);
+            self.ops().listened_to(self);
             *slot = Some(Async { queue, entry });
         }
     }

@@ -60,6 +60,8 @@ pub trait FileOps: Any + Send + Sync {
     fn has_urgent(&self) -> bool {
         false
     }
+    /// Somebody waits in its queue who will not poll: for files that do not watch what they stand for unless asked.
+    fn listened_to(&self, _f: &File) {}
     /// The pipe, for splice(2) and its kin.
     fn as_pipe(&self) -> Option<&dyn super::SplicePipe> {
         None

@@ -46,6 +46,8 @@ fn own_network(args: &[String]) {
     use std::os::unix::process::CommandExt;
     crate::out::must("unshare", sys!(unshare, libc::CLONE_NEWNET));
     crate::supervisor::loopback_up();
+    // As most systems and engines have it: ping sockets are for everybody.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     if let Some((program, rest)) = args.split_first() {
         let error = std::process::Command::new(program).args(rest).exec();
         eprintln!("{program}: {error}");

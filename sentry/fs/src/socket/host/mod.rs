@@ -1,38 +1,40 @@
-//! `--network=host`: TCP and UDP sockets of the host's network namespace behind the same calls. A guest's address, option or
-//! flag is parsed and written anew for the host, never handed on; what is not in the tables is refused here, and once
+//! `--network=host`: TCP, UDP and ping sockets of the host's network namespace behind the same calls. A guest's address, option
+//! or flag is parsed and written anew for the host, never handed on; what is not in the tables is refused here, and once
 //! more by the sentry's own filter.
 
 mod options;
+mod receive;
 
 pub use options::{SETTABLE, Settable};
 
 use super::inet::address::{self, to_bind, to_reach};
-use super::inet::control::{SendControl, pktinfo4, pktinfo6, send_control};
-use super::inet::options::{SOL_IP, SOL_IPV6, SOL_UDP, ip, ipv6, udp};
-use super::inet::{InetFamily, stack_for, stack_of};
-use super::{ControlMessage, Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
+use super::inet::control::{SendControl, send_control};
+use super::inet::options::{SOL_IP, SOL_TCP, ip, number, tcp};
+use super::inet::{
+    Completions, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, InetFamily, SIOCINQ, SIOCOUTQ,
+    answer, directions, may_bind, may_ping, stack_for, stack_of,
+};
+use super::{Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
 use abi::socket::{
-    AF_UNSPEC, MSG_DONTROUTE, MSG_DONTWAIT, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC,
-    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, so,
+    AF_UNSPEC, MSG_DONTROUTE, MSG_EOR, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, SHUT_WR, SOCK_DGRAM,
+    SOCK_RAW, SOCK_STREAM, SOL_SOCKET, so,
 };
 use abi::{Errno, Result};
 use kernel::io::Sink;
-use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
 use kernel::{Kernel, SysResult, Task};
-use ksync::WaitQueue;
+use ksync::{LockClass, Mutex, WaitQueue};
 use netstack::{Endpoint, Family, Stack};
-use platform::hostsys::datagram::{self, Told};
-use platform::hostsys::inet;
-use platform::hostsys::poller::{Poller, Ready, ready_now};
+use platform::hostsys::datagram;
+use platform::hostsys::edges::{Edge, Edges, Side, Watch};
+use platform::hostsys::inet::{self, Kind};
+use platform::hostsys::poller::ready_now;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const IPPROTO_TCP: i32 = 6;
-const IPPROTO_UDP: i32 = 17;
 /// The largest piece of a stream that is copied at once; a datagram is never larger.
 const PIECE: usize = 64 << 10;
 
@@ -40,46 +42,63 @@ const PIECE: usize = 64 << 10;
 pub struct HostFamily {
     family: Family,
     stack: Arc<Stack>,
+    edges: Arc<Edges>,
 }
 
-/// Has the sandbox use the host's sockets from now on. To be called before any guest runs.
-pub fn register(kernel: &Arc<Kernel>, net: &kernel::task::OtherNamespace) {
+/// Has the sandbox use the host's sockets from now on. To be called before any guest runs, and before the filter is there.
+pub fn register(kernel: &Arc<Kernel>, net: &kernel::task::OtherNamespace) -> std::io::Result<()> {
     let families = super::Families::of(kernel);
+    let edges = Edges::new()?;
     for (number, family) in [(abi::socket::AF_INET, Family::V4), (abi::socket::AF_INET6, Family::V6)] {
-        families.register(number, Arc::new(HostFamily { family, stack: stack_of(kernel, net) }));
+        let (stack, edges) = (stack_of(kernel, net), Arc::clone(&edges));
+        families.register(number, Arc::new(HostFamily { family, stack, edges }));
     }
+    Ok(())
 }
 
 impl FamilyTrait for HostFamily {
     fn create(&self, cx: &Caller<'_>, kind: i32, protocol: i32) -> Result<(Arc<dyn SocketOps>, i32)> {
+        let ping = if self.family == Family::V4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
         let own = stack_for(cx).is_some_and(|stack| !Arc::ptr_eq(&stack, &self.stack));
-        let stream = match (kind, protocol) {
-            (SOCK_STREAM, 0 | IPPROTO_TCP) => true,
-            (SOCK_DGRAM, 0 | IPPROTO_UDP) => false,
-            // What the host would not do for the sandbox: raw sockets and other protocols.
-            (SOCK_STREAM | SOCK_DGRAM, 1..=262) if !own => return Err(Errno::EPROTONOSUPPORT),
+        let (kind, protocol) = match (kind, protocol) {
+            _ if own => return InetFamily(self.family).create(cx, kind, protocol),
+            (SOCK_STREAM, 0 | IPPROTO_TCP) => (Kind::Tcp, IPPROTO_TCP),
+            (SOCK_DGRAM, 0 | IPPROTO_UDP) => (Kind::Udp, IPPROTO_UDP),
+            (SOCK_DGRAM, n) if n == ping && !may_ping(cx) => return Err(Errno::EACCES),
+            (SOCK_DGRAM, n) if n == ping => (Kind::Ping, ping),
+            // The host would want a right of the sentry's for it, which it does not have.
+            (SOCK_RAW, 1..=255) => return Err(Errno::EPERM),
+            (SOCK_STREAM | SOCK_DGRAM, 1..=262) => return Err(Errno::EPROTONOSUPPORT),
+            // What is wrong everywhere.
             _ => return InetFamily(self.family).create(cx, kind, protocol),
         };
-        if own {
-            return InetFamily(self.family).create(cx, kind, protocol);
-        }
-        let task = cx.task.ok_or(Errno::EAFNOSUPPORT)?;
-        let fd = inet::open(self.family == Family::V6, stream).map_err(|e| Errno::from_host(&e))?;
-        let poller = task.kernel().extensions.get_or_init(Poller::default);
-        let options = match stream {
-            true => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
-            false => SockOptions::new(Speaks::Internet(false)),
+        let fd = inet::open(self.family == Family::V6, kind).map_err(|e| Errno::from_host(&e))?;
+        let options = match kind {
+            Kind::Tcp => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
+            Kind::Udp | Kind::Ping => SockOptions::new(Speaks::Internet(false)),
         };
-        let socket = HostSocket::new(fd, self.family, stream, poller, options);
-        Ok((socket, if stream { IPPROTO_TCP } else { IPPROTO_UDP }))
+        Ok((HostSocket::new(fd, self.family, kind, &self.edges, options), protocol))
     }
 }
 
-struct News(Arc<WaitQueue>);
+struct News {
+    queue: Arc<WaitQueue>,
+    /// An urgent byte was told of and is still there.
+    urgent: AtomicBool,
+}
 
-impl Ready for News {
-    fn ready(&self, events: u16) {
-        self.0.wake_all(u32::from(events) | PollEvents::UNASKED.bits());
+impl Edge for News {
+    fn news(&self, events: u16) {
+        let mut events = PollEvents::from_bits_truncate(events.into());
+        // Each time something comes, the host tells of all that is there: of one urgent byte once.
+        if self.urgent.swap(events.contains(PollEvents::PRI), Ordering::Relaxed) {
+            events -= PollEvents::PRI;
+        }
+        self.queue.wake_all(events.bits());
+    }
+
+    fn idle(&self) -> bool {
+        self.queue.is_empty()
     }
 }
 
@@ -87,16 +106,24 @@ impl Ready for News {
 pub struct HostSocket {
     fd: Arc<OwnedFd>,
     family: Family,
-    stream: bool,
+    kind: Kind,
     options: Arc<SockOptions>,
     queue: Arc<WaitQueue>,
-    news: Arc<dyn Ready>,
-    poller: Arc<Poller>,
+    edges: Arc<Edges>,
+    watch: Watch,
     listening: AtomicBool,
     /// Nothing is to be received any more.
     shut: AtomicBool,
     /// Control messages were asked for.
     tells: AtomicBool,
+    /// `TCP_INQ`
+    tells_left: AtomicBool,
+    /// Who connected, of a socket that was accepted: also if the connection is gone already.
+    accepted: Option<SocketAddr>,
+    /// What was received of a stream and could not be written to the guest's memory.
+    given_back: Mutex<Vec<u8>>,
+    /// Sends with `MSG_ZEROCOPY`.
+    copies: Completions,
 }
 
 fn host<T>(result: std::io::Result<T>) -> Result<T> {
@@ -124,38 +151,61 @@ impl HostSocket {
     fn new(
         fd: OwnedFd,
         family: Family,
-        stream: bool,
-        poller: Arc<Poller>,
+        kind: Kind,
+        edges: &Arc<Edges>,
         options: SockOptions,
     ) -> Arc<HostSocket> {
-        let queue = Arc::new(WaitQueue::new());
-        let news: Arc<dyn Ready> = Arc::new(News(Arc::clone(&queue)));
-        Arc::new(HostSocket {
-            fd: Arc::new(fd),
+        Arc::new(HostSocket::with_defaults(fd, family, kind, edges, options))
+    }
+
+    fn with_defaults(
+        fd: OwnedFd,
+        family: Family,
+        kind: Kind,
+        edges: &Arc<Edges>,
+        options: SockOptions,
+    ) -> HostSocket {
+        let (fd, queue) = (Arc::new(fd), Arc::new(WaitQueue::new()));
+        let news = News { queue: Arc::clone(&queue), urgent: AtomicBool::new(false) };
+        HostSocket {
+            watch: edges.enter(&fd, Arc::new(news)),
+            fd,
             family,
-            stream,
+            kind,
             options: Arc::new(options),
             queue,
-            news,
-            poller,
+            edges: Arc::clone(edges),
             listening: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             tells: AtomicBool::new(false),
-        })
-    }
-
-    fn arm(&self, events: PollEvents) {
-        let events = u16::try_from(events.bits() & 0xffff).unwrap_or(0);
-        if let Err(e) = self.poller.arm(&self.fd, events, &self.news) {
-            tracing::warn!("cannot watch a socket of the host: {e}");
+            tells_left: AtomicBool::new(false),
+            accepted: None,
+            given_back: Mutex::new(LockClass::Leaf, Vec::new()),
+            copies: Completions::default(),
         }
     }
 
-    /// The result of a host call; if it would have to wait, news are asked for first.
-    fn later<T>(&self, events: PollEvents, result: std::io::Result<T>) -> Result<T> {
-        let result = host(result);
-        if matches!(result, Err(Errno::EAGAIN)) {
-            self.arm(events);
+    fn stream(&self) -> bool {
+        self.kind == Kind::Tcp
+    }
+
+    /// Has news of a side told to who listens, if anybody does. True if that has just begun: what is there already has to be
+    /// looked for once more.
+    fn begin(&self, side: Side) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
+        self.watch.begin(side).unwrap_or_else(|e| {
+            tracing::warn!("cannot watch a socket of the host: {e}");
+            false
+        })
+    }
+
+    /// The result of a host call; if it would have to wait, news are asked for.
+    fn later<T>(&self, side: Side, mut call: impl FnMut() -> std::io::Result<T>) -> Result<T> {
+        let result = host(call());
+        if matches!(result, Err(Errno::EAGAIN)) && self.begin(side) {
+            return host(call());
         }
         result
     }
@@ -163,6 +213,12 @@ impl HostSocket {
     fn now(&self, events: PollEvents) -> PollEvents {
         let asked = u16::try_from(events.bits() & 0xffff).unwrap_or(0);
         PollEvents::from_bits_truncate(u32::from(ready_now(&*self.fd, asked)))
+    }
+
+    /// Whether there is room to send; news of it are asked for if not.
+    fn has_room(&self) -> bool {
+        let full = || self.now(PollEvents::OUT).is_empty();
+        !full() || (self.begin(Side::Out) && !full())
     }
 
     /// Sends a datagram with what a sender's control messages say.
@@ -182,24 +238,16 @@ impl HostSocket {
         datagram::send(&*self.fd, data, to, v6, flags, with)
     }
 
-    /// Control messages of what the host tells of a datagram.
-    fn tell(&self, told: &[Told], out: &mut Vec<ControlMessage>) {
-        for one in told {
-            match *one {
-                Told::Time(ns) => self.options.stamp(ns, out),
-                Told::Packet4(device, local, to) => out.push(pktinfo4(device, local, to)),
-                Told::Packet6(device, to) => out.push(pktinfo6(device, to.into())),
-                Told::Ttl(n) => out.push(ControlMessage::int(SOL_IP, ip::TTL, n)),
-                Told::Tos(n) => out.push(ControlMessage { level: SOL_IP, kind: ip::TOS, data: vec![n] }),
-                Told::HopLimit(n) => out.push(ControlMessage::int(SOL_IPV6, ipv6::HOPLIMIT, n)),
-                Told::TrafficClass(n) => out.push(ControlMessage::int(SOL_IPV6, ipv6::TCLASS, n)),
-                Told::Segment(n) => out.push(ControlMessage::int(SOL_UDP, udp::GRO, n)),
-            }
-        }
-    }
-
     fn encode(&self, address: SocketAddr) -> Vec<u8> {
         address::encode(self.family, to_guest(address))
+    }
+
+    /// A send with `MSG_ZEROCOPY` is done: its bytes were copied.
+    fn sent_zerocopy(&self, flags: u32) {
+        if flags & MSG_ZEROCOPY != 0 && self.options.zerocopy() {
+            self.copies.done();
+            self.queue.wake(PollEvents::ERR.bits());
+        }
     }
 }
 
@@ -219,20 +267,38 @@ impl SocketOps for HostSocket {
             | PollEvents::RDHUP
             | PollEvents::OUT
             | PollEvents::WRNORM;
-        let ready = self.now(want);
-        let missing = want - ready;
-        if !missing.is_empty() && !self.queue.is_empty() {
-            self.arm(missing);
+        let mut ready = self.now(want);
+        let incoming = self.begin(Side::In);
+        if (!ready.contains(PollEvents::OUT) && self.begin(Side::Out)) || incoming {
+            ready = self.now(want);
+        }
+        if self.copies.waiting() {
+            ready |= PollEvents::ERR;
+        }
+        if !self.given_back.lock().is_empty() {
+            ready |= PollEvents::IN | PollEvents::RDNORM;
+        }
+        if self.options.select_err_queue() && ready.contains(PollEvents::ERR) {
+            ready |= PollEvents::PRI;
         }
         ready
     }
 
-    fn bind(&self, _cx: &Caller<'_>, addr: &[u8]) -> Result<()> {
-        host(inet::bind(&*self.fd, to_host(self.family, to_bind(self.family, addr)?)))
+    fn listened_to(&self) {
+        let _ = self.begin(Side::In);
+        let _ = self.begin(Side::Out);
+    }
+
+    fn bind(&self, cx: &Caller<'_>, addr: &[u8]) -> Result<()> {
+        let to = to_bind(self.family, addr)?;
+        if self.kind != Kind::Ping && !may_bind(cx, to.port) {
+            return Err(Errno::EACCES);
+        }
+        host(inet::bind(&*self.fd, to_host(self.family, to)))
     }
 
     fn listen(&self, _cx: &Caller<'_>, backlog: u32) -> Result<()> {
-        if !self.stream {
+        if !self.stream() {
             return Err(Errno::EOPNOTSUPP);
         }
         host(inet::listen(&*self.fd, i32::try_from(backlog).unwrap_or(i32::MAX)))?;
@@ -245,17 +311,17 @@ impl SocketOps for HostSocket {
             self.listening.store(false, Ordering::Relaxed);
             return host(inet::disconnect(&*self.fd));
         }
-        let to = to_host(self.family, to_reach(self.family, addr, !self.stream)?);
+        let to = to_host(self.family, to_reach(self.family, addr, self.kind == Kind::Udp)?);
         let result = host(inet::connect_now(&*self.fd, to));
         if matches!(result, Err(Errno::EINPROGRESS | Errno::EALREADY)) {
-            self.arm(PollEvents::OUT);
+            // Whoever waits for the end of it looks again.
+            let _ = self.begin(Side::Out);
         }
         result
     }
 
     fn connect_finish(&self, _cx: &Caller<'_>) -> Result<()> {
-        if self.now(PollEvents::OUT).is_empty() {
-            self.arm(PollEvents::OUT);
+        if !self.has_room() {
             return Err(Errno::EAGAIN);
         }
         // The host is asked by the same call as before, so that it knows that its answer was heard; the address does not matter
@@ -263,18 +329,24 @@ impl SocketOps for HostSocket {
         let any = to_host(self.family, Endpoint::any(self.family));
         match host(inet::connect_now(&*self.fd, any)) {
             Err(Errno::EISCONN) => Ok(()),
-            Err(Errno::EALREADY | Errno::EINPROGRESS) => {
-                self.arm(PollEvents::OUT);
-                Err(Errno::EAGAIN)
-            }
+            Err(Errno::EALREADY | Errno::EINPROGRESS) => Err(Errno::EAGAIN),
             other => other,
         }
     }
 
     fn accept(&self, _cx: &Caller<'_>) -> Result<Arc<dyn SocketOps>> {
-        let (fd, _) = self.later(PollEvents::IN, inet::accept(&*self.fd))?;
-        let poller = Arc::clone(&self.poller);
-        Ok(HostSocket::new(fd, self.family, true, poller, self.options.inherit()))
+        let (fd, from) = self.later(Side::In, || inet::accept(&*self.fd))?;
+        let options = self.options.inherit();
+        let mut new = HostSocket::with_defaults(fd, self.family, self.kind, &self.edges, options);
+        new.accepted = from;
+        // The host's new socket has these from the one that listens.
+        new.tells = AtomicBool::new(self.tells.load(Ordering::Relaxed));
+        new.tells_left = AtomicBool::new(self.tells_left.load(Ordering::Relaxed));
+        Ok(Arc::new(new))
+    }
+
+    fn accepted_from(&self) -> Result<Vec<u8>> {
+        self.accepted.map_or_else(|| self.peer_name(), |from| Ok(self.encode(from)))
     }
 
     fn name(&self) -> Result<Vec<u8>> {
@@ -287,24 +359,26 @@ impl SocketOps for HostSocket {
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
         let with = send_control(self.family, &args.control)?;
+        let udp = self.kind == Kind::Udp;
         let to = match args.to {
-            Some(raw) if !self.stream => Some(to_host(self.family, to_reach(self.family, raw, true)?)),
+            // An address without a family is none, for a socket of IPv6.
+            Some(raw) if udp && self.family == Family::V6 && address::family_of(raw)? == AF_UNSPEC => None,
+            Some(raw) if !self.stream() => Some(to_host(self.family, to_reach(self.family, raw, udp)?)),
             _ => None,
         };
         let flags = args.flags & (MSG_OOB | MSG_DONTROUTE | MSG_EOR | MSG_MORE);
         // One that listens never gets room; the host says what is wrong.
-        if self.stream && !self.is_listening() && self.now(PollEvents::OUT).is_empty() {
-            self.arm(PollEvents::OUT);
+        if self.stream() && !self.is_listening() && !self.has_room() {
             return Err(Errno::EAGAIN);
         }
-        if !self.stream {
+        if !self.stream() {
             let data = args.data.take_all(PIECE)?;
-            let sent = if args.control.is_empty() {
-                inet::send_to(&*self.fd, &data, to, flags)
-            } else {
-                self.send_with(&data, to, flags, &with)
-            };
-            return self.later(PollEvents::OUT, sent);
+            let sent = self.later(Side::Out, || match args.control.is_empty() {
+                true => inet::send_to(&*self.fd, &data, to, flags),
+                false => self.send_with(&data, to, flags, &with),
+            })?;
+            self.sent_zerocopy(args.flags);
+            return Ok(sent);
         }
         let mut done = 0;
         while args.data.remaining() > 0 {
@@ -329,10 +403,8 @@ impl SocketOps for HostSocket {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,
-                Err(Errno::EAGAIN) => {
-                    self.arm(PollEvents::OUT);
-                    return Err(Errno::EAGAIN);
-                }
+                // There may be room again by now.
+                Err(Errno::EAGAIN) if self.begin(Side::Out) => {}
                 Err(e) => {
                     if e == Errno::EPIPE && args.flags & MSG_NOSIGNAL == 0 {
                         crate::sigpipe(cx);
@@ -341,78 +413,70 @@ impl SocketOps for HostSocket {
                 }
             }
         }
+        self.sent_zerocopy(args.flags);
         Ok(done)
     }
 
     fn receive(&self, _cx: &Caller<'_>, dst: &mut dyn Sink, flags: u32) -> Result<Received> {
-        let room = dst.remaining().min(PIECE);
-        let mut buffer = vec![0; room];
-        let kept = flags & (MSG_OOB | MSG_PEEK);
-        let mut control = Vec::new();
-        let got = if self.tells.load(Ordering::Relaxed) {
-            datagram::receive(&*self.fd, &mut buffer, kept).map(|message| {
-                self.tell(&message.told, &mut control);
-                (message.count, message.length, message.from)
-            })
-        } else {
-            inet::receive_from(&*self.fd, &mut buffer, kept, !self.stream)
-        };
-        // Who waits at a socket that is shut for datagrams hears of the end, who does not wait of nothing.
-        let ended = !self.stream && self.shut.load(Ordering::Relaxed) && flags & MSG_DONTWAIT == 0;
-        let got = match got {
-            Err(error) if ended && error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Ok(Received::default());
-            }
-            got => self.later(PollEvents::IN, got),
-        };
-        let (count, length, from) = got?;
-        let data = buffer.get(..count).unwrap_or_default();
-        // Of a stream, what is cut off is not given to anybody.
-        let dropped = self.stream && flags & MSG_TRUNC != 0 && flags & MSG_OOB == 0;
-        let copied = if data.is_empty() || dropped { count } else { dst.put(data)? };
-        let cut = !self.stream && length > count;
-        Ok(Received {
-            len: if cut && flags & MSG_TRUNC != 0 { length } else { copied },
-            from: from.filter(|_| !self.stream).map(|from| self.encode(from)),
-            flags: if cut { MSG_TRUNC } else { 0 },
-            control,
-            may_continue: self.stream && count > 0 && kept == 0 && !dropped,
-            ..Received::default()
-        })
+        self.take(dst, flags)
     }
 
     fn shutdown(&self, _cx: &Caller<'_>, how: i32) -> Result<()> {
-        if !(0..=2).contains(&how) {
-            return Err(Errno::EINVAL);
-        }
+        directions(how)?;
         host(inet::shutdown(&*self.fd, how))?;
-        if how != 1 {
+        if how != SHUT_WR {
             self.shut.store(true, Ordering::Relaxed);
+            // That is the end of listening.
+            self.listening.store(false, Ordering::Relaxed);
         }
         self.queue.wake_all(u32::MAX);
         Ok(())
     }
 
     fn getsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, want: usize) -> Result<Vec<u8>> {
-        if !options::readable(level, name) {
-            return Err(if level == SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
+        match (level, name) {
+            // No protocol is put upon another, and there is no list of options in the header.
+            (SOL_TCP, tcp::ULP) if self.stream() => return Ok(Vec::new()),
+            (SOL_IP, ip::OPTIONS) => return Ok(Vec::new()),
+            (SOL_TCP, tcp::INQ) if self.stream() => {
+                return Ok(i32::from(self.tells_left.load(Ordering::Relaxed)).to_ne_bytes().to_vec());
+            }
+            (SOL_SOCKET, _) if !options::readable(level, name) => return Err(Errno::EOPNOTSUPP),
+            _ if !options::readable(level, name) => {
+                return Err(options::unknown(self.family, self.stream(), level));
+            }
+            _ => {}
         }
         host(inet::option(&*self.fd, level, name, want.min(256)))
     }
 
     fn setsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        match (level, name) {
+            (SOL_TCP, tcp::ULP) if self.stream() => return Err(Errno::ENOENT),
+            (SOL_IP, ip::OPTIONS) if value.is_empty() => return Ok(()),
+            (SOL_IP, ip::ROUTER_ALERT) => return Err(Errno::EINVAL),
+            (SOL_TCP, tcp::INQ) if self.stream() => {
+                let on = match number(level, value)? {
+                    on @ (0 | 1) => on != 0,
+                    _ => return Err(Errno::EINVAL),
+                };
+                self.tells_left.store(on, Ordering::Relaxed);
+                return Ok(());
+            }
+            _ => {}
+        }
         let Some(settable) = options::settable(level, name) else {
             return Err(if level == SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT });
         };
-        host(inet::set_option(&*self.fd, level, name, settable.checked(value)?))?;
-        if !self.stream && options::asks_to_tell(level, name) {
+        host(inet::set_option(&*self.fd, level, name, &settable.checked(self.family, value)?))?;
+        if options::asks_to_tell(level, name) {
             self.tells.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn option_changed(&self, name: i32) {
-        if matches!(name, so::TIMESTAMP | so::TIMESTAMPNS | so::TIMESTAMPING) && !self.stream {
+        if matches!(name, so::TIMESTAMP | so::TIMESTAMPNS | so::TIMESTAMPING) {
             // The host tells the time of each in the one form that is read here.
             let on = self.options.get(name).is_some_and(|value| value.iter().any(|byte| *byte != 0));
             let value = i32::from(on).to_ne_bytes();
@@ -428,6 +492,9 @@ impl SocketOps for HostSocket {
             if let Err(e) = inet::set_option(&*self.fd, SOL_SOCKET, name, &value) {
                 tracing::debug!("SO_ option {name} of a socket of the host: {e}");
             }
+            if options::asks_to_tell(SOL_SOCKET, name) {
+                self.tells.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -440,23 +507,31 @@ impl SocketOps for HostSocket {
     }
 
     fn ioctl(&self, task: &Task, cmd: u32, arg: u64) -> SysResult {
-        const FIONREAD: u32 = 0x541b;
-        if cmd != FIONREAD {
-            kernel::gap!(task.kernel(), "ioctl of a socket of the host", cmd);
-            return Err(Errno::ENOTTY.into());
-        }
-        let count = host(inet::readable(&*self.fd))?;
-        UserPtr::new(arg).write(&task.mm(), &i32::try_from(count).unwrap_or(i32::MAX))?;
-        Ok(0)
+        const SIOCATMARK: u32 = 0x8905;
+        const SIOCOUTQNSD: u32 = 0x894b;
+        let n = match cmd {
+            SIOCINQ => {
+                let there = host(inet::readable(&*self.fd))?;
+                usize::try_from(there).unwrap_or(usize::MAX).saturating_add(self.given_back.lock().len())
+            }
+            SIOCOUTQ => host(inet::unsent(&*self.fd))? as usize,
+            SIOCOUTQNSD if self.stream() => host(inet::not_sent(&*self.fd))? as usize,
+            SIOCATMARK if self.stream() => usize::from(host(inet::at_mark(&*self.fd))?),
+            _ => {
+                kernel::gap!(task.kernel(), "ioctl of a socket of the host", cmd);
+                return Err(Errno::ENOTTY.into());
+            }
+        };
+        answer(task, arg, n)
     }
 
     fn is_stream(&self) -> bool {
-        self.stream
+        self.stream()
     }
 
     fn release(&self) {
         // The descriptor closes with its last owner, and who watches it is one.
-        self.poller.forget(&self.fd);
+        self.watch.end();
         self.queue.wake_all(u32::MAX);
     }
 }

@@ -1,89 +1,191 @@
 //! The socket options that guests may set and read on sockets of the host.
 
-use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, ip, ipv6, udp};
+use crate::socket::inet::address;
+use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, ip, ipv6, tcp, udp};
 use abi::socket::{SOL_SOCKET, so};
 use abi::{Errno, Result};
+use netstack::Family;
 
-/// An option that may be set, and the size of its value.
+/// An option that may be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Settable {
     pub level: i32,
     pub name: i32,
-    /// Bytes that the host is given: an int, a linger, an address with an interface.
-    size: usize,
+    form: Form,
+}
+
+/// What its value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Int,
+    /// A structure of numbers and addresses: the largest of these sizes (0: none) that the guest's value has.
+    Sizes([usize; 3]),
+    /// A word, at most 15 bytes long.
+    Word,
+    /// `struct group_req` or `group_source_req`: an interface and so many socket addresses.
+    Groups(usize),
 }
 
 const fn int(level: i32, name: i32) -> Settable {
-    Settable { level, name, size: 4 }
+    Settable { level, name, form: Form::Int }
+}
+
+const fn sizes(level: i32, name: i32, sizes: [usize; 3]) -> Settable {
+    Settable { level, name, form: Form::Sizes(sizes) }
+}
+
+const fn word(level: i32, name: i32) -> Settable {
+    Settable { level, name, form: Form::Word }
+}
+
+const fn groups(level: i32, name: i32, addresses: usize) -> Settable {
+    Settable { level, name, form: Form::Groups(addresses) }
 }
 
 /// All of them: what is not here neither passes the sentry nor its filter.
-pub const SETTABLE: [Settable; 46] = [
+pub const SETTABLE: [Settable; 93] = [
     int(SOL_SOCKET, so::REUSEADDR),
     int(SOL_SOCKET, so::BROADCAST),
     int(SOL_SOCKET, so::SNDBUF),
     int(SOL_SOCKET, so::RCVBUF),
     int(SOL_SOCKET, so::KEEPALIVE),
     int(SOL_SOCKET, so::OOBINLINE),
-    Settable { level: SOL_SOCKET, name: so::LINGER, size: 8 },
+    sizes(SOL_SOCKET, so::LINGER, [8, 0, 0]),
     int(SOL_SOCKET, so::REUSEPORT),
     int(SOL_SOCKET, so::RCVLOWAT),
     int(SOL_SOCKET, so::TIMESTAMPNS),
-    // IP_TOS, TTL, PKTINFO, MTU_DISCOVER, RECVTTL, RECVTOS, FREEBIND, BIND_ADDRESS_NO_PORT
-    int(SOL_IP, 1),
-    int(SOL_IP, 2),
-    int(SOL_IP, 8),
-    int(SOL_IP, 10),
-    int(SOL_IP, 12),
-    int(SOL_IP, 13),
-    int(SOL_IP, 15),
+    int(SOL_SOCKET, so::RXQ_OVFL),
+    word(SOL_SOCKET, so::BINDTODEVICE),
+    int(SOL_SOCKET, so::BINDTOIFINDEX),
+    int(SOL_IP, ip::TOS),
+    int(SOL_IP, ip::TTL),
+    // IP_RECVOPTS, IP_RETOPTS
+    int(SOL_IP, 6),
+    int(SOL_IP, 7),
+    int(SOL_IP, ip::PKTINFO),
+    int(SOL_IP, ip::MTU_DISCOVER),
+    int(SOL_IP, ip::RECVERR),
+    int(SOL_IP, ip::RECVTTL),
+    int(SOL_IP, ip::RECVTOS),
+    int(SOL_IP, ip::FREEBIND),
+    int(SOL_IP, ip::PASSSEC),
+    // The host wants a right for it that the sentry does not have; it may be switched off.
+    int(SOL_IP, ip::TRANSPARENT),
+    int(SOL_IP, ip::RECVORIGDSTADDR),
+    // IP_MINTTL, IP_BIND_ADDRESS_NO_PORT
+    int(SOL_IP, 21),
     int(SOL_IP, 24),
-    // IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP
-    int(SOL_IP, 33),
-    int(SOL_IP, 34),
-    Settable { level: SOL_IP, name: 35, size: 8 },
-    Settable { level: SOL_IP, name: 36, size: 8 },
-    // IPV6_UNICAST_HOPS, MULTICAST_IF, MULTICAST_HOPS, MULTICAST_LOOP, ADD_MEMBERSHIP, DROP_MEMBERSHIP, V6ONLY, RECVPKTINFO,
-    // RECVHOPLIMIT, RECVTCLASS, TCLASS
-    int(SOL_IPV6, 16),
-    int(SOL_IPV6, 17),
-    int(SOL_IPV6, 18),
-    int(SOL_IPV6, 19),
-    Settable { level: SOL_IPV6, name: 20, size: 20 },
-    Settable { level: SOL_IPV6, name: 21, size: 20 },
-    int(SOL_IPV6, 26),
-    int(SOL_IPV6, 49),
-    int(SOL_IPV6, 51),
-    int(SOL_IPV6, 66),
-    int(SOL_IPV6, 67),
-    // UDP_SEGMENT, UDP_GRO
-    int(SOL_UDP, 103),
-    int(SOL_UDP, 104),
-    // TCP_NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, QUICKACK, USER_TIMEOUT
-    int(SOL_TCP, 1),
-    int(SOL_TCP, 2),
-    int(SOL_TCP, 3),
-    int(SOL_TCP, 4),
-    int(SOL_TCP, 5),
-    int(SOL_TCP, 6),
-    int(SOL_TCP, 7),
-    int(SOL_TCP, 8),
-    int(SOL_TCP, 9),
-    int(SOL_TCP, 12),
-    int(SOL_TCP, 18),
+    sizes(SOL_IP, ip::MULTICAST_IF, [12, 8, 4]),
+    int(SOL_IP, ip::MULTICAST_TTL),
+    int(SOL_IP, ip::MULTICAST_LOOP),
+    sizes(SOL_IP, ip::ADD_MEMBERSHIP, [12, 8, 0]),
+    sizes(SOL_IP, ip::DROP_MEMBERSHIP, [12, 8, 0]),
+    sizes(SOL_IP, ip::UNBLOCK_SOURCE, [12, 0, 0]),
+    sizes(SOL_IP, ip::BLOCK_SOURCE, [12, 0, 0]),
+    sizes(SOL_IP, ip::ADD_SOURCE_MEMBERSHIP, [12, 0, 0]),
+    sizes(SOL_IP, ip::DROP_SOURCE_MEMBERSHIP, [12, 0, 0]),
+    groups(SOL_IP, ip::MCAST_JOIN_GROUP, 1),
+    groups(SOL_IP, ip::MCAST_BLOCK_SOURCE, 2),
+    groups(SOL_IP, ip::MCAST_UNBLOCK_SOURCE, 2),
+    groups(SOL_IP, ip::MCAST_LEAVE_GROUP, 1),
+    groups(SOL_IP, ip::MCAST_JOIN_SOURCE_GROUP, 2),
+    groups(SOL_IP, ip::MCAST_LEAVE_SOURCE_GROUP, 2),
+    int(SOL_IP, ip::MULTICAST_ALL),
+    int(SOL_IP, ip::UNICAST_IF),
+    int(SOL_IP, ip::LOCAL_PORT_RANGE),
+    int(SOL_IPV6, ipv6::UNICAST_HOPS),
+    int(SOL_IPV6, ipv6::MULTICAST_IF),
+    int(SOL_IPV6, ipv6::MULTICAST_HOPS),
+    int(SOL_IPV6, ipv6::MULTICAST_LOOP),
+    sizes(SOL_IPV6, ipv6::JOIN_GROUP, [20, 0, 0]),
+    sizes(SOL_IPV6, ipv6::LEAVE_GROUP, [20, 0, 0]),
+    int(SOL_IPV6, ipv6::MTU_DISCOVER),
+    int(SOL_IPV6, ipv6::RECVERR),
+    int(SOL_IPV6, ipv6::V6ONLY),
+    int(SOL_IPV6, ipv6::MULTICAST_ALL),
+    groups(SOL_IPV6, ip::MCAST_JOIN_GROUP, 1),
+    groups(SOL_IPV6, ip::MCAST_BLOCK_SOURCE, 2),
+    groups(SOL_IPV6, ip::MCAST_UNBLOCK_SOURCE, 2),
+    groups(SOL_IPV6, ip::MCAST_LEAVE_GROUP, 1),
+    groups(SOL_IPV6, ip::MCAST_JOIN_SOURCE_GROUP, 2),
+    groups(SOL_IPV6, ip::MCAST_LEAVE_SOURCE_GROUP, 2),
+    int(SOL_IPV6, ipv6::RECVPKTINFO),
+    int(SOL_IPV6, ipv6::RECVHOPLIMIT),
+    // IPV6_DONTFRAG
+    int(SOL_IPV6, 62),
+    int(SOL_IPV6, ipv6::RECVTCLASS),
+    int(SOL_IPV6, ipv6::TCLASS),
+    // IPV6_AUTOFLOWLABEL, IPV6_MINHOPCOUNT
+    int(SOL_IPV6, 70),
+    int(SOL_IPV6, 73),
+    int(SOL_IPV6, ipv6::RECVORIGDSTADDR),
+    int(SOL_IPV6, ipv6::TRANSPARENT),
+    int(SOL_IPV6, ipv6::UNICAST_IF),
+    int(SOL_IPV6, ipv6::FREEBIND),
+    int(SOL_UDP, udp::CORK),
+    int(SOL_UDP, udp::SEGMENT),
+    int(SOL_UDP, udp::GRO),
+    int(SOL_TCP, tcp::NODELAY),
+    int(SOL_TCP, tcp::MAXSEG),
+    int(SOL_TCP, tcp::CORK),
+    int(SOL_TCP, tcp::KEEPIDLE),
+    int(SOL_TCP, tcp::KEEPINTVL),
+    int(SOL_TCP, tcp::KEEPCNT),
+    int(SOL_TCP, tcp::SYNCNT),
+    int(SOL_TCP, tcp::LINGER2),
+    int(SOL_TCP, tcp::DEFER_ACCEPT),
+    int(SOL_TCP, tcp::WINDOW_CLAMP),
+    int(SOL_TCP, tcp::QUICKACK),
+    word(SOL_TCP, tcp::CONGESTION),
+    // TCP_THIN_LINEAR_TIMEOUTS, TCP_THIN_DUPACK
+    int(SOL_TCP, 16),
+    int(SOL_TCP, 17),
+    int(SOL_TCP, tcp::USER_TIMEOUT),
+    int(SOL_TCP, tcp::FASTOPEN),
+    int(SOL_TCP, tcp::NOTSENT_LOWAT),
 ];
 
-/// `TCP_INFO`, `TCP_CONGESTION`, `IP_MTU`, `IPV6_MTU`
-const READABLE: [(i32, i32); 4] = [(SOL_TCP, 11), (SOL_TCP, 13), (SOL_IP, 14), (SOL_IPV6, 24)];
+/// `TCP_INFO`, `IP_MTU`, `IP_HDRINCL`, `IP_ROUTER_ALERT`, `IP_NODEFRAG`, `IPV6_MTU`
+const READABLE: [(i32, i32); 6] = [
+    (SOL_TCP, tcp::INFO),
+    (SOL_IP, ip::MTU),
+    (SOL_IP, ip::HDRINCL),
+    (SOL_IP, ip::ROUTER_ALERT),
+    (SOL_IP, ip::NODEFRAG),
+    (SOL_IPV6, ipv6::MTU),
+];
+
+/// The bytes of an interface's number with its padding, and of a `struct sockaddr_storage`.
+const GROUP_HEAD: usize = 8;
+const STORAGE: usize = 128;
 
 impl Settable {
-    /// The part of a guest's value that the host is given: EINVAL if it is too short.
-    pub fn checked(self, value: &[u8]) -> Result<&[u8]> {
-        match value.get(..self.size) {
-            Some(value) => Ok(value),
-            // Multicast settings of IPv4 may be a byte.
-            None if self.level == SOL_IP && self.size == 4 && !value.is_empty() => Ok(&value[..1]),
-            None => Err(Errno::EINVAL),
+    /// What the host is given for a guest's value: EINVAL if that is too short.
+    pub fn checked(self, family: Family, value: &[u8]) -> Result<Vec<u8>> {
+        let short = Errno::EINVAL;
+        match self.form {
+            // Numbers of IPv4 may be a byte, or nothing.
+            Form::Int if self.level == SOL_IP && value.len() < 4 => Ok(value[..value.len().min(1)].to_vec()),
+            Form::Int => Ok(value.get(..4).ok_or(short)?.to_vec()),
+            Form::Sizes(sizes) => {
+                let size = sizes.into_iter().find(|size| *size > 0 && *size <= value.len()).ok_or(short)?;
+                Ok(value[..size].to_vec())
+            }
+            Form::Word => {
+                let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+                Ok(value[..end.min(15)].to_vec())
+            }
+            Form::Groups(count) => {
+                let mut out = value.get(..4).ok_or(short)?.to_vec();
+                out.resize(GROUP_HEAD, 0);
+                for place in 0..count {
+                    let at = GROUP_HEAD + place * STORAGE;
+                    let raw = value.get(at..at + STORAGE).ok_or(short)?;
+                    out.extend(address::encode(family, address::to_reach(family, raw, false)?));
+                    out.resize(at + STORAGE, 0);
+                }
+                Ok(out)
+            }
         }
     }
 }
@@ -94,7 +196,16 @@ pub fn settable(level: i32, name: i32) -> Option<Settable> {
 
 /// Whether the value may be read.
 pub fn readable(level: i32, name: i32) -> bool {
-    READABLE.contains(&(level, name)) || settable(level, name).is_some_and(|s| s.size == 4)
+    READABLE.contains(&(level, name))
+        || (level, name) == (SOL_IP, ip::MULTICAST_IF)
+        || settable(level, name).is_some_and(|s| matches!(s.form, Form::Int | Form::Word))
+}
+
+/// What getsockopt(2) says of what it does not know: each protocol asks the next one below, and IPv4 has another word for a level
+/// that nobody knows.
+pub fn unknown(family: Family, stream: bool, level: i32) -> Errno {
+    let own = level == SOL_IP || level == if stream { SOL_TCP } else { SOL_UDP };
+    if family == Family::V4 && !own { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT }
 }
 
 /// A value of `SockOptions` as the host wants it: sizes of buffers are doubled there once more.
@@ -108,8 +219,11 @@ pub fn as_set(name: i32, value: Vec<u8>) -> Vec<u8> {
 /// Whether the option asks for control messages.
 pub fn asks_to_tell(level: i32, name: i32) -> bool {
     match level {
-        SOL_IP => matches!(name, ip::PKTINFO | ip::RECVTTL | ip::RECVTOS),
-        SOL_IPV6 => matches!(name, ipv6::RECVPKTINFO | ipv6::RECVHOPLIMIT | ipv6::RECVTCLASS),
+        SOL_SOCKET => name == so::RXQ_OVFL,
+        SOL_IP => matches!(name, ip::PKTINFO | ip::RECVTTL | ip::RECVTOS | ip::RECVORIGDSTADDR),
+        SOL_IPV6 => {
+            matches!(name, ipv6::RECVPKTINFO | ipv6::RECVHOPLIMIT | ipv6::RECVTCLASS | ipv6::RECVORIGDSTADDR)
+        }
         SOL_UDP => name == udp::GRO,
         _ => false,
     }

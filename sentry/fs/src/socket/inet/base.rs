@@ -57,9 +57,11 @@ impl Completions {
         let first = c.1.map_or(n, |(first, _)| first);
         c.1 = Some((first, n));
     }
-    /// The first and the last that are to be told.
-    pub fn take(&self) -> Option<(u32, u32)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+    /// The report of all that are to be told, if there is any.
+    pub fn take(&self, family: Family) -> Option<Received> {
+        let (first, last) = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()?;
+        let control = vec![super::control::zerocopy_report(family, first, last)];
+        Some(Received { flags: MSG_ERRQUEUE, control, ..Received::default() })
     }
     pub fn waiting(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1.is_some()
@@ -176,9 +178,7 @@ impl Base {
         if self.family == Family::V6 && e.ip.is_ipv4() && self.numbers.on(SOL_IPV6, ipv6::V6ONLY) {
             return Err(Errno::EINVAL);
         }
-        let first =
-            cx.task.map_or(1024, |t| t.kernel().sysctls.get_int("net/ipv4/ip_unprivileged_port_start"));
-        if e.port != 0 && i64::from(e.port) < first && !cx.creds.has_cap(CapSet::NET_BIND_SERVICE) {
+        if !may_bind(cx, e.port) {
             return Err(Errno::EACCES);
         }
         Ok(e)
@@ -303,9 +303,7 @@ impl Base {
 
     /// The report of sends with `MSG_ZEROCOPY`, if one waits.
     pub fn completion(&self) -> Option<Received> {
-        let (first, last) = self.copies.take()?;
-        let control = vec![self.zerocopy_report(first, last)];
-        Some(Received { flags: MSG_ERRQUEUE, control, ..Received::default() })
+        self.copies.take(self.family)
     }
 
     /// A send with `MSG_ZEROCOPY` is done.
@@ -534,6 +532,12 @@ impl Base {
         }
         self.stack.interfaces.local(IpAddr::V4(address)).ok_or(Errno::ENODEV)
     }
+}
+
+/// Whether the caller may bind to a port (`net.ipv4.ip_unprivileged_port_start`).
+pub fn may_bind(cx: &Caller<'_>, port: u16) -> bool {
+    let first = cx.task.map_or(1024, |t| t.kernel().sysctls.get_int("net/ipv4/ip_unprivileged_port_start"));
+    port == 0 || i64::from(port) >= first || cx.creds.has_cap(CapSet::NET_BIND_SERVICE)
 }
 
 /// Whether shutdown(2)'s argument means receiving and sending; EINVAL.

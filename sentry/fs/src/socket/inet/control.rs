@@ -64,43 +64,39 @@ impl Base {
     /// `struct sock_extended_err` with the address of who reported it.
     pub fn error_report(&self, r: &ErrorReport) -> ControlMessage {
         let offender = r.offender.map_or(Endpoint::any(self.family), |o| Endpoint::new(o, 0));
-        self.extended_error(
-            u32::from(errno(r.error).raw()),
-            [r.origin, r.kind, r.code],
-            [r.info, 0],
-            offender,
-        )
+        let number = u32::from(errno(r.error).raw());
+        extended_error(self.family, number, [r.origin, r.kind, r.code], [r.info, 0], Some(offender))
     }
+}
 
-    fn extended_error(
-        &self,
-        number: u32,
-        what: [u8; 3],
-        info: [u32; 2],
-        offender: Endpoint,
-    ) -> ControlMessage {
-        let mut data = number.to_ne_bytes().to_vec();
-        data.extend(what);
-        data.push(0);
-        data.extend(info.iter().flat_map(|i| i.to_ne_bytes()));
-        data.extend(encode(self.family, offender));
-        match self.family {
-            Family::V4 => ControlMessage { level: SOL_IP, kind: ip::RECVERR, data },
-            Family::V6 => ControlMessage { level: SOL_IPV6, kind: ipv6::RECVERR, data },
-        }
+/// `struct sock_extended_err` as a message of `IP_RECVERR` or `IPV6_RECVERR`. Without an offender there is not even a family.
+pub fn extended_error(
+    family: Family,
+    number: u32,
+    what: [u8; 3],
+    info: [u32; 2],
+    offender: Option<Endpoint>,
+) -> ControlMessage {
+    let mut data = number.to_ne_bytes().to_vec();
+    data.extend(what);
+    data.push(0);
+    data.extend(info.iter().flat_map(|i| i.to_ne_bytes()));
+    data.extend(encode(family, offender.unwrap_or(Endpoint::any(family))));
+    if offender.is_none() {
+        data[16..].fill(0);
     }
+    match family {
+        Family::V4 => ControlMessage { level: SOL_IP, kind: ip::RECVERR, data },
+        Family::V6 => ControlMessage { level: SOL_IPV6, kind: ipv6::RECVERR, data },
+    }
+}
 
-    /// The report that sends with `MSG_ZEROCOPY` are done with their memory. As on a loopback interface, bytes
-    /// were copied (`SO_EE_CODE_ZEROCOPY_COPIED`).
-    pub fn zerocopy_report(&self, first: u32, last: u32) -> ControlMessage {
-        const ORIGIN: u8 = 5;
-        const COPIED: u8 = 1;
-        let mut message =
-            self.extended_error(0, [ORIGIN, 0, COPIED], [first, last], Endpoint::any(self.family));
-        // There is no offender: not even a family.
-        message.data[16..].fill(0);
-        message
-    }
+/// The report that sends with `MSG_ZEROCOPY` are done with their memory. As on a loopback interface, bytes
+/// were copied (`SO_EE_CODE_ZEROCOPY_COPIED`).
+pub fn zerocopy_report(family: Family, first: u32, last: u32) -> ControlMessage {
+    const ORIGIN: u8 = 5;
+    const COPIED: u8 = 1;
+    extended_error(family, 0, [ORIGIN, 0, COPIED], [first, last], None)
 }
 
 /// `IP_PKTINFO`: the interface, the local address, and the one in the header.

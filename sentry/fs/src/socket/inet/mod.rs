@@ -13,6 +13,7 @@ mod stream;
 mod streamoptions;
 mod tcpinfo;
 
+pub use base::{Completions, SIOCINQ, SIOCOUTQ, answer, directions, may_bind};
 pub use stacks::{errno, stack_for, stack_of};
 
 use super::{Family as FamilyTrait, SockOptions, SocketOps, Speaks};
@@ -28,10 +29,10 @@ pub use datagram::InetDatagram;
 pub use raw::InetRaw;
 pub use stream::InetStream;
 
-const IPPROTO_ICMP: i32 = 1;
-const IPPROTO_ICMPV6: i32 = 58;
-const IPPROTO_TCP: i32 = 6;
-const IPPROTO_UDP: i32 = 17;
+pub const IPPROTO_ICMP: i32 = 1;
+pub const IPPROTO_ICMPV6: i32 = 58;
+pub const IPPROTO_TCP: i32 = 6;
+pub const IPPROTO_UDP: i32 = 17;
 const IPPROTO_UDPLITE: i32 = 136;
 
 /// Makes sockets of one of the two families.
@@ -87,7 +88,7 @@ impl FamilyTrait for InetFamily {
 }
 
 /// Whether one of the caller's groups may have ping sockets (`net.ipv4.ping_group_range`).
-fn may_ping(cx: &Caller<'_>) -> bool {
+pub fn may_ping(cx: &Caller<'_>) -> bool {
     let Some(task) = cx.task else { return false };
     let text = kernel::sysctl::Sysctls::find("net/ipv4/ping_group_range")
         .map(|s| task.kernel().sysctls.get(s))

@@ -95,6 +95,39 @@ fn timestamps() {
     say!("{words:?}");
 }
 
+fn tcp_stamps() {
+    let (c, s) = connection(V4);
+    let now = || {
+        let mut t = [0i64; 2];
+        sys!(clock_gettime, 0, &mut t);
+        t[0]
+    };
+    for (label, option) in [("micro", libc::SO_TIMESTAMP), ("nano", libc::SO_TIMESTAMPNS)] {
+        must("option", set(s, SOL_SOCKET, option, 1));
+        send(c, b"abc", 0);
+        readable(s);
+        // Linux begins to stamp a moment after the first who wants it.
+        let mut got = recv_msg(s, 2, 256, 0);
+        for _ in 0..200 {
+            if !got.control.is_empty() {
+                break;
+            }
+            pause_ms(1);
+            send(c, b"abc", 0);
+            got = recv_msg(s, 2, 256, 0);
+        }
+        say!("{label} {}", got.kinds());
+        let stamp = got.find(SOL_SOCKET, option).map_or(0, |d| i64::from(int_at(d, 0)));
+        say!("now {}", (now() - stamp).abs() <= 2);
+        say!("peek {}", recv_msg(s, 2, 256, libc::MSG_PEEK).kinds());
+        say!("{}", recv(s, 64, 0).len() > 4);
+        must("option", set(s, SOL_SOCKET, option, 0));
+    }
+    send(c, b"x", 0);
+    readable(s);
+    say!("off {}", recv_msg(s, 16, 256, 0).kinds());
+}
+
 fn bytes_left() {
     let (c, s) = connection(V4);
     must("option", set(s, libc::IPPROTO_TCP, 36, 1));
@@ -304,6 +337,7 @@ pub const CASES: &[Case] = &[
     case("recvmsg/told_v6", "setsockopt", told6),
     case("recvmsg/told_mapped", "setsockopt", told_mapped),
     case("recvmsg/timestamps", "setsockopt", timestamps),
+    case("recvmsg/tcp_stamps", "setsockopt", tcp_stamps),
     case("recvmsg/tcp_inq", "setsockopt", bytes_left),
     case("recvmsg/overflow_count", "setsockopt", overflow_count),
     case("sendmsg/said_v4", "recvmsg", said4),

@@ -237,7 +237,6 @@ fn ip_numbers() {
         all("recvopts", 6, &[1]);
         all("passsec", 18, &[1]);
         all("freebind", libc::IP_FREEBIND, &[1, 0]);
-        all("transparent", libc::IP_TRANSPARENT, &[1, 0]);
         all("minttl", 21, &[0, 255, 256, -1]);
         all("nodefrag", 22, &[1]);
         all("bind_address_no_port", 24, &[1]);
@@ -250,6 +249,21 @@ fn ip_numbers() {
         all("hdrincl", 3, &[1]);
         all("local_port_range", 51, &[0]);
         all("mtu", libc::IP_MTU, &[1]);
+    }
+}
+
+fn transparent() {
+    let kinds = [
+        ("tcp", tcp(V4), IPPROTO_IP, libc::IP_TRANSPARENT),
+        ("udp", udp(V4), IPPROTO_IP, libc::IP_TRANSPARENT),
+    ];
+    for (label, fd, level, name) in kinds.into_iter().chain([("udp6", udp(V6), IPPROTO_IPV6, 75)]) {
+        say!(
+            "{label} {} | {} | {}",
+            get(fd, level, name),
+            turn(fd, level, name, 1),
+            turn(fd, level, name, 0)
+        );
     }
 }
 
@@ -292,7 +306,6 @@ fn ipv6_numbers() {
         all("autoflowlabel", 70, &[0, 1]);
         all("minhopcount", 73, &[0, 255, 256]);
         all("recvorigdstaddr", 74, &[1]);
-        all("transparent", 75, &[1, 0]);
         all("unicast_if", 76, &[0]);
         all("freebind", 78, &[1]);
         all("checksum", 7, &[2]);
@@ -492,6 +505,7 @@ pub const CASES: &[Case] = &[
     case("setsockopt/rights", "getsockopt setuid", rights),
     case("setsockopt/devices", "getsockopt", devices),
     case("setsockopt/ip_numbers", "getsockopt", ip_numbers),
+    case("setsockopt/transparent", "getsockopt", transparent),
     case("setsockopt/ip_bytes", "getsockopt", ip_bytes),
     case("setsockopt/ipv6_numbers", "getsockopt", ipv6_numbers),
     case("setsockopt/tcp_numbers", "getsockopt", tcp_numbers),
