@@ -91,6 +91,7 @@ pub mod so {
     pub const WIFI_STATUS: i32 = 41;
     pub const PEEK_OFF: i32 = 42;
     pub const NOFCS: i32 = 43;
+    pub const LOCK_FILTER: i32 = 44;
     pub const SELECT_ERR_QUEUE: i32 = 45;
     pub const BUSY_POLL: i32 = 46;
     pub const INCOMING_CPU: i32 = 49;

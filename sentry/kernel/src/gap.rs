@@ -29,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "mq_notify SIGEV_THREAD",
     "netlink protocol",
     "new network interfaces",
+    "places of filters of sockets",
     "prctl PR_SET_MM",
     "prctl PR_SET_TSC PR_TSC_SIGSEGV",
     "prctl speculation control",

@@ -7,6 +7,7 @@ use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::interface::Route;
+use crate::sieve::{Shape, Sieve};
 use crate::stack::{BindOptions, Stack, loopback_address};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -104,6 +105,8 @@ pub(crate) struct State<P> {
     shut_receive: bool,
     shut_send: bool,
     closed: bool,
+    /// `SO_ATTACH_FILTER`
+    sieve: Option<Arc<dyn Sieve>>,
     pub own: P,
 }
 
@@ -151,8 +154,7 @@ pub struct DatagramBase<P> {
     pub(crate) waker: Arc<dyn Waker>,
     /// Inode number and user, for tables.
     pub tag: OnceLock<(u64, u32)>,
-    /// What is received counts as datagrams of UDP.
-    counted: bool,
+    shape: Shape,
     state: Mutex<State<P>>,
 }
 
@@ -161,7 +163,7 @@ impl<P> DatagramBase<P> {
         stack: &Arc<Stack>,
         family: Family,
         waker: Arc<dyn Waker>,
-        counted: bool,
+        shape: Shape,
         own: P,
     ) -> DatagramBase<P> {
         DatagramBase {
@@ -170,7 +172,7 @@ impl<P> DatagramBase<P> {
             family,
             waker,
             tag: OnceLock::new(),
-            counted,
+            shape,
             state: Mutex::new(State {
                 local: Endpoint::any(family),
                 remote: None,
@@ -186,6 +188,7 @@ impl<P> DatagramBase<P> {
                 shut_receive: false,
                 shut_send: false,
                 closed: false,
+                sieve: None,
                 own,
             }),
         }
@@ -213,16 +216,28 @@ impl<P> DatagramBase<P> {
         if route.broadcast && !how.broadcast { Err(NetError::Access) } else { Ok(route) }
     }
 
-    /// Puts a datagram into the queue, if there is room.
-    pub(crate) fn enqueue(&self, datagram: Datagram) {
+    /// What is received counts as datagrams of UDP.
+    fn counted(&self) -> bool {
+        self.shape == Shape::Udp { lite: false }
+    }
+
+    /// Puts a datagram into the queue, if the socket's filter keeps it and there is room.
+    pub(crate) fn enqueue(&self, mut datagram: Datagram) {
+        let sieve = self.lock().sieve.clone();
+        let kept = sieve.is_none_or(|sieve| self.shape.passes(&*sieve, &mut datagram));
         {
             let mut state = self.lock();
             if state.closed {
                 return;
             }
+            if !kept {
+                // As Linux reckons: those of UDP count as lost.
+                state.drops += u64::from(self.counted());
+                return;
+            }
             if state.bytes > state.limit {
                 state.drops += 1;
-                if self.counted {
+                if self.counted() {
                     bump(&self.stack.counters.of(datagram.from.ip).udp_no_room);
                 }
                 return;
@@ -260,7 +275,7 @@ impl<P> DatagramBase<P> {
         match state.queue.pop_front() {
             Some(d) => {
                 state.bytes = state.bytes.saturating_sub(d.data.len() + OVERHEAD);
-                if self.counted {
+                if self.counted() {
                     bump(&self.stack.counters.of(d.from.ip).udp_in);
                 }
                 Ok(Some(d))
@@ -353,6 +368,11 @@ impl<P> DatagramBase<P> {
     }
     pub fn remote(&self) -> Option<Endpoint> {
         self.lock().remote
+    }
+    /// `SO_ATTACH_FILTER`
+    pub fn set_sieve(&self, sieve: Option<Arc<dyn Sieve>>) {
+        let old = std::mem::replace(&mut self.lock().sieve, sieve);
+        drop(old);
     }
     /// `SO_RCVBUF`
     pub fn set_limit(&self, bytes: usize) {

@@ -8,7 +8,8 @@ use super::BootError;
 use super::spec::{SeccompAction, SeccompArg, SeccompOp, SeccompRule, SeccompSpec};
 use crate::control::protocol::ErrorKind;
 use abi::Errno;
-use kernel::seccomp::{ARCH_X86_64, Chain, Insn, Program, ret};
+use kernel::bpf::{Insn, Program};
+use kernel::seccomp::{ARCH_X86_64, Chain, ret};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -194,7 +195,8 @@ fn program(spec: &SeccompSpec) -> Result<Program, BootError> {
         out.extend(code);
     }
     out.push(insn(RETURN, 0, 0, default));
-    Program::new(out).map_err(|_| invalid("linux.seccomp: the profile is too long for a filter".to_owned()))
+    Program::for_calls(out)
+        .map_err(|_| invalid("linux.seccomp: the profile is too long for a filter".to_owned()))
 }
 
 /// The filter that every process of the container starts with.

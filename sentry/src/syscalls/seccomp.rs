@@ -2,12 +2,12 @@
 
 use crate::Current;
 use abi::{Errno, Result};
+use kernel::bpf::{Fprog, Insn, Program};
 use kernel::creds::CapSet;
-use kernel::seccomp::{Chain, Insn, Program, ret};
+use kernel::seccomp::{Chain, ret};
 use kernel::uaccess::UserPtr;
 use kernel::{SysResult, gap};
 use std::sync::Arc;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const SET_MODE_STRICT: u32 = 0;
 const SET_MODE_FILTER: u32 = 1;
@@ -21,15 +21,6 @@ const FLAG_NEW_LISTENER: u32 = 8;
 const FLAG_TSYNC_ESRCH: u32 = 16;
 const FLAG_WAIT_KILLABLE: u32 = 32;
 
-/// `struct sock_fprog`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Fprog {
-    len: u16,
-    pad: [u16; 3],
-    filter: u64,
-}
-
 /// What PR_GET_SECCOMP tells: 0, 1 for strict mode, 2 for filters.
 pub fn mode(t: &Current<'_>) -> u64 {
     match t.seccomp() {
@@ -42,7 +33,7 @@ pub fn mode(t: &Current<'_>) -> u64 {
 /// Strict mode as a filter: read, write, exit and sigreturn, or death of the thread.
 fn strict() -> Result<Program> {
     let insn = |code, jt, jf, k| Insn { code, jt, jf, k };
-    Program::new(vec![
+    Program::for_calls(vec![
         insn(0x20, 0, 0, 0),
         insn(0x15, 4, 0, 0),
         insn(0x15, 3, 0, 1),
@@ -102,7 +93,7 @@ fn set_filter(t: &mut Current<'_>, flags: u32, args: UserPtr<u8>) -> SysResult {
     }
     let mm = t.mm();
     let prog: Fprog = args.cast().read(&mm)?;
-    if prog.len == 0 || usize::from(prog.len) > kernel::seccomp::MAX_INSNS {
+    if prog.len == 0 || usize::from(prog.len) > kernel::bpf::MAX_INSNS {
         return Err(Errno::EINVAL.into());
     }
     let creds = t.creds();
@@ -110,7 +101,7 @@ fn set_filter(t: &mut Current<'_>, flags: u32, args: UserPtr<u8>) -> SysResult {
         return Err(Errno::EACCES.into());
     }
     let insns: Vec<Insn> = UserPtr::new(prog.filter).read_array(&mm, prog.len.into())?;
-    let program = Program::new(insns)?;
+    let program = Program::for_calls(insns)?;
     if flags & FLAG_NEW_LISTENER != 0 {
         gap!(t.kernel(), "seccomp user notification");
         return Err(Errno::EINVAL.into());

@@ -250,6 +250,19 @@ pub fn getsockopt(
         len.write(&t.mm(), &4)?;
         return Ok(0);
     }
+    if level == SOL_SOCKET && name == so::ATTACH_FILTER && socket_of(&file)?.ops().has_filters() {
+        // `SO_GET_FILTER`: room and answer are numbers of instructions.
+        let filter = socket_of(&file)?.ops().options().filter();
+        let insns = filter.as_ref().map_or(&[][..], |program| program.insns());
+        if room != 0 && room < insns.len() {
+            return Err(Errno::EINVAL.into());
+        }
+        if room != 0 {
+            value.cast::<kernel::bpf::Insn>().write_array(&t.mm(), insns)?;
+        }
+        len.write(&t.mm(), &i32::try_from(insns.len()).unwrap_or(i32::MAX))?;
+        return Ok(0);
+    }
     let got = t.as_caller(|cx| socket_of(&file)?.getsockopt(cx, level, name, room))?;
     if level == SOL_SOCKET && name == so::PEERGROUPS && room < got.len() {
         len.write(&t.mm(), &i32::try_from(got.len()).unwrap_or(i32::MAX))?;

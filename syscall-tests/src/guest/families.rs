@@ -58,6 +58,7 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("udp", net::udp::NETS),
     ("sockopts", net::options::CASES),
     ("controls", net::controls::CASES),
+    ("filters", net::filters::CASES),
     ("readiness", net::readiness::CASES),
     ("readiness", net::readiness::NETS),
     ("transfer", net::transfer::CASES),

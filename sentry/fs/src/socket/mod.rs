@@ -5,6 +5,7 @@
 //! plug in. Nothing here blocks: EAGAIN and a wait queue, as everywhere.
 
 pub mod arp;
+pub mod filter;
 pub mod host;
 pub mod inet;
 pub mod interfaces;
@@ -20,6 +21,7 @@ use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
 use abi::socket::{MSG_DONTWAIT, so};
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::io::{Sink, Source};
 use kernel::task::Pid;
 use kernel::vfs::{Caller, File, FileOps};
@@ -149,6 +151,12 @@ pub trait SocketOps: Any + Send + Sync {
     fn setsockopt(&self, _cx: &Caller<'_>, _level: i32, _name: i32, _value: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// Whether programs may be attached that filter what is received.
+    fn has_filters(&self) -> bool {
+        false
+    }
+    /// One was attached or detached.
+    fn filter_changed(&self, _filter: Option<Arc<Program>>) {}
     /// A common option of `SOL_SOCKET` was set.
     fn option_changed(&self, _name: i32) {}
     /// Somebody waits in the queue who will not poll.
@@ -241,6 +249,7 @@ impl Socket {
             so::PEERCRED if self.family != abi::socket::AF_UNIX => {
                 Ok(unix::ucred(cx, None).as_bytes().to_vec())
             }
+            so::LOCK_FILTER if self.ops.has_filters() => int(self.ops.options().is_filter_locked().into()),
             _ if self.ops.options().foreign(name) => Err(Errno::EOPNOTSUPP),
             _ => match self.ops.options().get(name) {
                 Some(v) => Ok(v),
@@ -265,6 +274,9 @@ impl Socket {
     pub fn setsockopt(&self, cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
         if level != abi::socket::SOL_SOCKET {
             return self.ops.setsockopt(cx, level, name, value);
+        }
+        if filter::is_filter_option(name) {
+            return filter::set(&*self.ops, cx, name, value);
         }
         match self.ops.options().set(cx, name, value) {
             Some(r) => {

@@ -6,6 +6,7 @@ mod message;
 mod neighbour;
 mod route;
 
+use super::filter::Packet;
 use super::inet::stack_for;
 use super::{Family, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
@@ -72,7 +73,7 @@ pub fn announce(kernel: &Kernel, stack: &Stack, group: u32, make: impl Fn(&mut A
             if s.answers.len() >= MOST_NEWS {
                 s.overrun = true;
             } else {
-                s.answers.extend(answers.finish().into_iter().map(|d| (bit, d)));
+                s.answers.extend(m.filtered(answers.finish()).map(|d| (bit, d)));
             }
         }
         m.wait.wake(PollEvents::READABLE.bits());
@@ -186,6 +187,18 @@ impl NetlinkSocket {
         }
     }
 
+    /// What the socket's filter lets through.
+    fn filtered(&self, datagrams: Vec<Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+        let filter = self.options.filter();
+        datagrams.into_iter().filter_map(move |mut data| {
+            let Some(filter) = &filter else { return Some(data) };
+            let seen = Packet { data: &data, ..Packet::default() };
+            let kept = seen.kept_by(filter)?;
+            data.truncate(kept);
+            Some(data)
+        })
+    }
+
     fn answer(&self, cx: &Caller<'_>, raw: &[u8]) {
         let port = self.state.lock().port;
         let mut answers = Answers::new(port);
@@ -211,7 +224,7 @@ impl NetlinkSocket {
                 Ok(()) => {}
             }
         }
-        let datagrams = answers.finish();
+        let datagrams: Vec<Vec<u8>> = self.filtered(answers.finish()).collect();
         if !datagrams.is_empty() {
             self.state.lock().answers.extend(datagrams.into_iter().map(|d| (0, d)));
             self.wait.wake(PollEvents::READABLE.bits());
@@ -237,6 +250,9 @@ pub fn table(cx: &Caller<'_>) -> String {
 }
 
 impl SocketOps for NetlinkSocket {
+    fn has_filters(&self) -> bool {
+        true
+    }
     fn options(&self) -> &Arc<SockOptions> {
         &self.options
     }

@@ -3,9 +3,11 @@
 use super::ControlMessage;
 use abi::socket::so;
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::creds::CapSet;
 use kernel::vfs::Caller;
 use ksync::{LockClass, Mutex};
+use std::sync::Arc;
 
 /// A receive or send timeout in nanoseconds; `None` waits for ever.
 pub type Timeo = Option<i64>;
@@ -34,6 +36,9 @@ struct Values {
     timestamp_ns: bool,
     rxq_ovfl: bool,
     pass_rights: bool,
+    filter: Option<Arc<Program>>,
+    /// `SO_LOCK_FILTER`
+    filter_locked: bool,
     select_err_queue: bool,
     zerocopy: bool,
     /// `SOF_TIMESTAMPING_*`
@@ -154,6 +159,8 @@ impl SockOptions {
             timestamp_ns: false,
             rxq_ovfl: false,
             pass_rights: true,
+            filter: None,
+            filter_locked: false,
             select_err_queue: false,
             zerocopy: false,
             timestamping: 0,
@@ -287,6 +294,34 @@ impl SockOptions {
             data.resize(48, 0);
             out.push(ControlMessage { level: abi::socket::SOL_SOCKET, kind: so::TIMESTAMPING, data });
         }
+    }
+    /// `SO_ATTACH_FILTER`
+    pub fn filter(&self) -> Option<Arc<Program>> {
+        self.values.lock().filter.clone()
+    }
+    /// EPERM
+    pub fn set_filter(&self, filter: Option<Arc<Program>>) -> Result<()> {
+        let mut v = self.values.lock();
+        if v.filter_locked {
+            return Err(Errno::EPERM);
+        }
+        let old = std::mem::replace(&mut v.filter, filter);
+        drop(v);
+        drop(old);
+        Ok(())
+    }
+    /// `SO_LOCK_FILTER`; there is no way back: EPERM.
+    pub fn lock_filter(&self, on: bool) -> Result<()> {
+        let mut v = self.values.lock();
+        if v.filter_locked && !on {
+            return Err(Errno::EPERM);
+        }
+        v.filter_locked = on;
+        Ok(())
+    }
+    /// `SO_LOCK_FILTER`
+    pub fn is_filter_locked(&self) -> bool {
+        self.values.lock().filter_locked
     }
     /// `SO_REUSEADDR`
     pub fn reuse_addr(&self) -> bool {

@@ -1,11 +1,13 @@
 //! AF_PACKET (packet(7)), for reading: the frames of the links that lead out of the sandbox. What is handed over
 //! inside of it is no frame and is not seen.
 
+use super::filter::Packet;
 use super::inet::stack_for;
 use super::{Family, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
 use abi::socket::{AF_PACKET, MSG_OOB, MSG_PEEK, MSG_TRUNC, SOCK_DGRAM, SOCK_RAW};
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::creds::CapSet;
 use kernel::io::Sink;
 use kernel::uaccess::UserPtr;
@@ -38,10 +40,35 @@ struct Queue {
     seen: AtomicU64,
     dropped: AtomicU64,
     wait: Arc<WaitQueue>,
+    stack: Arc<Stack>,
+    /// With the link's header (SOCK_RAW) or without.
+    headers: bool,
+    filter: Mutex<Option<Arc<Program>>>,
 }
 
 impl FrameSink for Queue {
-    fn frame(&self, frame: SeenFrame) {
+    fn frame(&self, mut frame: SeenFrame) {
+        // Outside of the lock: a filter is asked of each frame.
+        let filter = self.filter.lock().clone();
+        if let Some(filter) = filter {
+            let network = frame.data.get(frame.header..).unwrap_or_default();
+            let start = if self.headers { 0 } else { frame.header };
+            let seen = Packet {
+                link: &frame.data,
+                network,
+                data: if self.headers { &frame.data } else { network },
+                protocol: frame.protocol,
+                kind: frame.kind as u8,
+                device: frame.interface,
+                hardware: self
+                    .stack
+                    .interfaces
+                    .by_index(frame.interface)
+                    .map_or(0, |i| super::interfaces::hardware_type(&i)),
+            };
+            let Some(kept) = seen.kept_by(&filter) else { return };
+            frame.data.truncate(start + kept);
+        }
         self.seen.fetch_add(1, Ordering::Relaxed);
         if self.bytes.load(Ordering::Relaxed) > self.limit.load(Ordering::Relaxed) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -72,8 +99,6 @@ impl Bound {
 /// A packet socket.
 pub struct PacketSocket {
     stack: Arc<Stack>,
-    /// With the link's header (SOCK_RAW) or without.
-    headers: bool,
     options: Arc<SockOptions>,
     queue: Arc<Queue>,
     bound: Mutex<Bound>,
@@ -93,6 +118,7 @@ impl Family for PacketFamily {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
         let number = u16::try_from(protocol).map_err(|_| Errno::EINVAL)?;
+        let stack = stack_for(cx).ok_or(Errno::EAFNOSUPPORT)?;
         let queue = Queue {
             frames: Mutex::new(LockClass::Leaf, VecDeque::new()),
             bytes: AtomicU64::new(0),
@@ -100,10 +126,12 @@ impl Family for PacketFamily {
             seen: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             wait: Arc::new(WaitQueue::new()),
+            stack: Arc::clone(&stack),
+            headers: kind == SOCK_RAW,
+            filter: Mutex::new(LockClass::Leaf, None),
         };
         let socket = PacketSocket {
-            stack: stack_for(cx).ok_or(Errno::EAFNOSUPPORT)?,
-            headers: kind == SOCK_RAW,
+            stack,
             options: Arc::new(SockOptions::new(Speaks::Packet)),
             queue: Arc::new(queue),
             bound: Mutex::new(LockClass::Leaf, Bound::default()),
@@ -194,7 +222,7 @@ impl SocketOps for PacketSocket {
         if flags & MSG_PEEK == 0 {
             self.queue.bytes.fetch_sub((frame.data.len() + OVERHEAD) as u64, Ordering::Relaxed);
         }
-        let data = &frame.data[if self.headers { 0 } else { frame.header }..];
+        let data = &frame.data[if self.queue.headers { 0 } else { frame.header }..];
         let want = data.len().min(dst.remaining());
         let copied = if want == 0 { 0 } else { dst.put(data)? };
         if copied < want {
@@ -235,6 +263,13 @@ impl SocketOps for PacketSocket {
             }
             _ => Err(Errno::ENOPROTOOPT),
         }
+    }
+    fn has_filters(&self) -> bool {
+        true
+    }
+    fn filter_changed(&self, filter: Option<Arc<Program>>) {
+        let old = std::mem::replace(&mut *self.queue.filter.lock(), filter);
+        drop(old);
     }
     fn option_changed(&self, _name: i32) {
         self.queue.limit.store(self.options.receive_buffer() as u64, Ordering::Relaxed);

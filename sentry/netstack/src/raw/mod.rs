@@ -7,6 +7,7 @@ use crate::addr::{Endpoint, Family, unspecified};
 use crate::datagram::{Datagram, DatagramBase, SendHow, reachable};
 use crate::env::Waker;
 use crate::error::{NetError, Result};
+use crate::sieve::Shape;
 use crate::stack::{BindOptions, RawWire, Stack};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -58,7 +59,8 @@ impl RawSocket {
         ping: bool,
         waker: Arc<dyn Waker>,
     ) -> Arc<RawSocket> {
-        let base = DatagramBase::new(stack, family, waker, false, RawState::default());
+        let shape = Shape::Message { protocol, whole: family == Family::V4 && !ping };
+        let base = DatagramBase::new(stack, family, waker, shape, RawState::default());
         let socket = Arc::new_cyclic(|me| RawSocket { me: me.clone(), protocol, ping, base });
         stack.list_raw(&socket);
         if !ping && protocol != RAW {

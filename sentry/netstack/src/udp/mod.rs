@@ -15,6 +15,7 @@ use crate::datagram::{Datagram, DatagramBase, ErrorReport, SendHow, State, reach
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::ports::ClaimId;
+use crate::sieve::Shape;
 use crate::stack::{BindOptions, Stack};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -49,7 +50,7 @@ impl Deref for UdpSocket {
 impl UdpSocket {
     /// `lite`: UDP-Lite, which has ports of its own.
     pub fn new(stack: &Arc<Stack>, family: Family, lite: bool, waker: Arc<dyn Waker>) -> Arc<UdpSocket> {
-        let base = DatagramBase::new(stack, family, waker, !lite, UdpState::default());
+        let base = DatagramBase::new(stack, family, waker, Shape::Udp { lite }, UdpState::default());
         let socket = Arc::new_cyclic(|me| UdpSocket { me: me.clone(), lite, base });
         stack.list_udp(&socket);
         socket

@@ -5,12 +5,14 @@ use super::address;
 use super::control::SendControl;
 use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number};
 use super::stacks::{QueueWaker, errno};
+use crate::socket::filter::Asked;
 use crate::socket::{Received, SockOptions};
 use abi::poll::PollEvents;
 use abi::socket::{
     MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, SHUT_RD, SHUT_RDWR, SHUT_WR, SOL_SOCKET, so,
 };
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::creds::CapSet;
 use kernel::io::{Sink, Source};
 use kernel::uaccess::UserPtr;
@@ -18,6 +20,7 @@ use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::WaitQueue;
 use netstack::datagram::{DatagramBase, SendHow};
+use netstack::sieve::Sieve;
 use netstack::{BindOptions, Endpoint, Family, Stack, Waker};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -566,6 +569,11 @@ pub fn queue_ioctl<P>(socket: &DatagramBase<P>, task: &Task, cmd: u32, arg: u64)
 pub fn answer(task: &Task, arg: u64, n: usize) -> SysResult {
     UserPtr::new(arg).write(&task.mm(), &i32::try_from(n).unwrap_or(i32::MAX))?;
     Ok(0)
+}
+
+/// A filter as the stack takes it.
+pub fn sieve(filter: Option<Arc<Program>>) -> Option<Arc<dyn Sieve>> {
+    filter.map(|program| Arc::new(Asked(program)) as Arc<dyn Sieve>)
 }
 
 /// All that a datagram is to be of: EFAULT.

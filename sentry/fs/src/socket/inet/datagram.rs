@@ -1,7 +1,7 @@
 //! UDP socket files (udp(7)).
 
 use super::address;
-use super::base::{Base, directions, queue_ioctl, take_all};
+use super::base::{Base, directions, queue_ioctl, sieve, take_all};
 use super::control::{SendControl, send_control};
 use super::groups::is_membership;
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, number, udp};
@@ -10,6 +10,7 @@ use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
 use abi::socket::{AF_UNSPEC, MSG_MORE, MSG_OOB, MSG_ZEROCOPY, SOL_SOCKET, so};
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::io::Sink;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
@@ -268,6 +269,14 @@ impl SocketOps for InetDatagram {
             _ => self.base.apply_reports(&self.udp, level, name),
         }
         Ok(())
+    }
+
+    fn has_filters(&self) -> bool {
+        true
+    }
+
+    fn filter_changed(&self, filter: Option<Arc<Program>>) {
+        self.udp.set_sieve(sieve(filter));
     }
 
     fn option_changed(&self, name: i32) {

@@ -1,7 +1,7 @@
 //! Raw sockets (raw(7)) and ping sockets (icmp(7)) as files.
 
 use super::address;
-use super::base::{Base, directions, queue_ioctl, take_all};
+use super::base::{Base, directions, queue_ioctl, sieve, take_all};
 use super::control::{SendControl, send_control};
 use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, number};
 use super::stacks::errno;
@@ -9,6 +9,7 @@ use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
 use abi::socket::{AF_UNSPEC, MSG_OOB, SOL_SOCKET, so};
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::io::Sink;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
@@ -204,6 +205,14 @@ impl SocketOps for InetRaw {
         }
         self.base.apply_reports(&self.raw, level, name);
         Ok(())
+    }
+
+    fn has_filters(&self) -> bool {
+        true
+    }
+
+    fn filter_changed(&self, filter: Option<Arc<Program>>) {
+        self.raw.set_sieve(sieve(filter));
     }
 
     fn option_changed(&self, name: i32) {

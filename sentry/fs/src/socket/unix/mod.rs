@@ -318,6 +318,10 @@ impl UnixSocket {
 }
 
 impl SocketOps for UnixSocket {
+    // Of a stream nobody asks it.
+    fn has_filters(&self) -> bool {
+        true
+    }
     fn attach(&self, ino: u64) {
         self.ino.store(ino, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use super::address::{Parsed, UnixAddr};
 use super::queue::Packet;
 use super::rights::{InFlight, Rights};
 use super::{Kind, UnixSocket};
-use crate::socket::{SendArgs, Sender};
+use crate::socket::{SendArgs, Sender, filter};
 use abi::poll::PollEvents;
 use abi::socket::{MSG_NOSIGNAL, MSG_OOB};
 use abi::{Errno, Result};
@@ -195,6 +195,12 @@ impl UnixSocket {
         let mut data = vec![0; len];
         if args.data.take(&mut data)? < len {
             return Err(Errno::EFAULT);
+        }
+        if let Some(filter) = dest.options.filter() {
+            // The sender does not hear of it.
+            let seen = filter::Packet { data: &data, ..filter::Packet::default() };
+            let Some(kept) = seen.kept_by(&filter) else { return Ok(len) };
+            data.truncate(kept);
         }
         let addr = self.state.lock().addr.clone();
         let sender = args.sender.clone().unwrap_or_else(|| Sender::of(cx));

@@ -26,6 +26,7 @@ macro_rules! which {
 pub(crate) use which;
 
 pub mod controls;
+pub mod filters;
 pub mod interfaces;
 pub mod neighbours;
 pub mod netlink;
