@@ -232,6 +232,9 @@ pub fn setsockopt(
     Ok(0)
 }
 
+/// The longest value that says what is asked for.
+const MAX_OPTION: usize = 16 << 10;
+
 pub fn getsockopt(
     t: &mut Current<'_>,
     fd: Fd,
@@ -261,6 +264,13 @@ pub fn getsockopt(
             value.cast::<kernel::bpf::Insn>().write_array(&t.mm(), insns)?;
         }
         len.write(&t.mm(), &i32::try_from(insns.len()).unwrap_or(i32::MAX))?;
+        return Ok(0);
+    }
+    if fs::socket::inet::groups::is_source_filter(level, name) {
+        let asked = value.read_array(&t.mm(), room.min(MAX_OPTION))?;
+        let got = socket_of(&file)?.ops().getsockopt_of(level, name, &asked)?;
+        value.write_array(&t.mm(), &got)?;
+        len.write(&t.mm(), &i32::try_from(got.len()).unwrap_or(i32::MAX))?;
         return Ok(0);
     }
     let got = t.as_caller(|cx| socket_of(&file)?.getsockopt(cx, level, name, room))?;

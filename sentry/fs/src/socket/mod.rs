@@ -148,6 +148,10 @@ pub trait SocketOps: Any + Send + Sync {
     fn getsockopt(&self, _cx: &Caller<'_>, _level: i32, _name: i32, _want: usize) -> Result<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// An option whose value says what is asked for.
+    fn getsockopt_of(&self, _level: i32, _name: i32, _asked: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::ENOPROTOOPT)
+    }
     fn setsockopt(&self, _cx: &Caller<'_>, _level: i32, _name: i32, _value: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }

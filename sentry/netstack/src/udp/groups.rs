@@ -4,8 +4,10 @@ use super::UdpSocket;
 use crate::error::{NetError, Result};
 use std::net::IpAddr;
 
-/// Sources that a group may have (`igmp_max_msf`).
-const MAX_SOURCES: usize = 10;
+/// Sources that a group may have (`igmp_max_msf`, `mld_max_msf`).
+fn most_sources(group: IpAddr) -> usize {
+    if group.is_ipv4() { 10 } else { 64 }
+}
 
 /// A group joined.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ impl UdpSocket {
         let found = m.sources.iter().position(|s| *s == source);
         match (how, found) {
             (SourceChange::Join | SourceChange::Block, Some(_)) => return Err(NetError::AddressNotAvailable),
-            (SourceChange::Join | SourceChange::Block, None) if m.sources.len() >= MAX_SOURCES => {
+            (SourceChange::Join | SourceChange::Block, None) if m.sources.len() >= most_sources(group) => {
                 return Err(NetError::NoBuffers);
             }
             (SourceChange::Join | SourceChange::Block, None) => m.sources.push(source),
@@ -115,6 +117,31 @@ impl UdpSocket {
             }
         }
         Ok(())
+    }
+
+    /// Replaces the sources of a group that was joined (`IP_MSFILTER`, `MCAST_MSFILTER`): only of these, or of all but these. Only of
+    /// none is to leave it. ENOBUFS, EINVAL if it was not joined.
+    pub fn set_sources(&self, group: IpAddr, device: u32, include: bool, sources: Vec<IpAddr>) -> Result<()> {
+        if sources.len() > most_sources(group) {
+            return Err(NetError::NoBuffers);
+        }
+        let device = self.group_device(group, device)?;
+        if include && sources.is_empty() {
+            return self.leave(group, device);
+        }
+        let mut state = self.lock();
+        let found = state.own.groups.iter_mut().find(|g| (g.group, g.device) == (group, device));
+        let m = found.ok_or(NetError::Invalid)?;
+        (m.include, m.sources) = (include, sources);
+        Ok(())
+    }
+
+    /// Whether only these sources of a group are wanted or all but these. ENODEV, EADDRNOTAVAIL.
+    pub fn sources(&self, group: IpAddr, device: u32) -> Result<(bool, Vec<IpAddr>)> {
+        let device = self.group_device(group, device)?;
+        let state = self.lock();
+        let found = state.own.groups.iter().find(|g| (g.group, g.device) == (group, device));
+        found.map(|m| (m.include, m.sources.clone())).ok_or(NetError::AddressNotAvailable)
     }
 
     fn group_device(&self, group: IpAddr, device: u32) -> Result<u32> {

@@ -43,7 +43,7 @@ const fn groups(level: i32, name: i32, addresses: usize) -> Settable {
 }
 
 /// All of them: what is not here neither passes the sentry nor its filter.
-pub const SETTABLE: [Settable; 93] = [
+pub const SETTABLE: [Settable; 94] = [
     int(SOL_SOCKET, so::REUSEADDR),
     int(SOL_SOCKET, so::BROADCAST),
     int(SOL_SOCKET, so::SNDBUF),
@@ -110,6 +110,7 @@ pub const SETTABLE: [Settable; 93] = [
     groups(SOL_IPV6, ip::MCAST_JOIN_SOURCE_GROUP, 2),
     groups(SOL_IPV6, ip::MCAST_LEAVE_SOURCE_GROUP, 2),
     int(SOL_IPV6, ipv6::RECVPKTINFO),
+    sizes(SOL_IPV6, ipv6::PKTINFO, [20, 0, 0]),
     int(SOL_IPV6, ipv6::RECVHOPLIMIT),
     // IPV6_DONTFRAG
     int(SOL_IPV6, 62),
@@ -145,14 +146,15 @@ pub const SETTABLE: [Settable; 93] = [
     int(SOL_TCP, tcp::NOTSENT_LOWAT),
 ];
 
-/// `TCP_INFO`, `IP_MTU`, `IP_HDRINCL`, `IP_ROUTER_ALERT`, `IP_NODEFRAG`, `IPV6_MTU`
-const READABLE: [(i32, i32); 6] = [
+/// `TCP_INFO`, `IP_MTU`, `IP_HDRINCL`, `IP_ROUTER_ALERT`, `IP_NODEFRAG`, `IPV6_MTU`, `IPV6_PATHMTU`
+const READABLE: [(i32, i32); 7] = [
     (SOL_TCP, tcp::INFO),
     (SOL_IP, ip::MTU),
     (SOL_IP, ip::HDRINCL),
     (SOL_IP, ip::ROUTER_ALERT),
     (SOL_IP, ip::NODEFRAG),
     (SOL_IPV6, ipv6::MTU),
+    (SOL_IPV6, ipv6::PATHMTU),
 ];
 
 /// The bytes of an interface's number with its padding, and of a `struct sockaddr_storage`.

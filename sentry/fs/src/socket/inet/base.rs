@@ -36,6 +36,8 @@ pub struct Base {
     pub wait: Arc<WaitQueue>,
     /// `SO_BINDTODEVICE`
     pub device: AtomicU32,
+    /// The interface that `IPV6_PKTINFO` names. Its address is heeded by nobody, as on Linux.
+    pub sticky_device: AtomicU32,
     /// Interface and address of `IP_MULTICAST_IF`.
     pub multicast_device: AtomicU32,
     pub multicast_source: AtomicU32,
@@ -85,6 +87,7 @@ impl Base {
             },
             wait: Arc::new(WaitQueue::new()),
             device: AtomicU32::new(0),
+            sticky_device: AtomicU32::new(0),
             multicast_device: AtomicU32::new(0),
             multicast_source: AtomicU32::new(0),
             uid: AtomicU32::new(uid),
@@ -125,6 +128,7 @@ impl Base {
             numbers: self.numbers.inherit(),
             wait: Arc::new(WaitQueue::new()),
             device: AtomicU32::new(self.device.load(Ordering::Relaxed)),
+            sticky_device: AtomicU32::new(self.sticky_device.load(Ordering::Relaxed)),
             multicast_device: AtomicU32::new(self.multicast_device.load(Ordering::Relaxed)),
             multicast_source: AtomicU32::new(self.multicast_source.load(Ordering::Relaxed)),
             uid: AtomicU32::new(self.uid.load(Ordering::Relaxed)),
@@ -163,9 +167,12 @@ impl Base {
         ((set & 0xffff) as u16, (set >> 16) as u16)
     }
 
-    /// The interface for what is sent to an address (`SO_BINDTODEVICE`, `IP_UNICAST_IF`).
+    /// The interface for what is sent to an address (`SO_BINDTODEVICE`, `IPV6_PKTINFO`, `IP_UNICAST_IF`).
     pub fn device_to(&self, to: IpAddr) -> u32 {
-        let bound = self.device.load(Ordering::Relaxed);
+        let mut bound = self.device.load(Ordering::Relaxed);
+        if bound == 0 && to.is_ipv6() && !self.stream {
+            bound = self.sticky_device.load(Ordering::Relaxed);
+        }
         if bound != 0 || to.is_multicast() {
             return bound;
         }
@@ -382,6 +389,15 @@ impl Base {
                         self.stack.path_mtu(r.ip, None, self.device.load(Ordering::Relaxed)).unwrap_or(1500);
                     Ok(encode(level, i32::try_from(mtu).unwrap_or(0), want))
                 }
+                // `struct ip6_mtuinfo`: an address that is not told, and the MTU.
+                ipv6::PATHMTU if want < address::LEN6 + 4 => Err(Errno::EINVAL),
+                ipv6::PATHMTU => {
+                    let r = remote.filter(|r| r.ip.is_ipv6()).ok_or(Errno::ENOTCONN)?;
+                    let mtu = self.stack.path_mtu(r.ip, None, self.device.load(Ordering::Relaxed));
+                    let mut out = vec![0; address::LEN6];
+                    out.extend(mtu.unwrap_or(1500).to_ne_bytes());
+                    Ok(out)
+                }
                 ipv6::MULTICAST_IF => {
                     Ok(self.multicast_device.load(Ordering::Relaxed).to_ne_bytes().to_vec())
                 }
@@ -459,6 +475,18 @@ impl Base {
                 _ => self.set_number(cx, level, name, number(level, value)?),
             },
             SOL_IPV6 if self.family == Family::V6 => match name {
+                ipv6::PKTINFO => {
+                    // `struct in6_pktinfo`: an address and an interface.
+                    let index: [u8; 4] =
+                        value.get(16..20).and_then(|v| v.try_into().ok()).ok_or(Errno::EINVAL)?;
+                    let index = u32::from_ne_bytes(index);
+                    let bound = self.device.load(Ordering::Relaxed);
+                    if bound != 0 && bound != index {
+                        return Err(Errno::EINVAL);
+                    }
+                    self.sticky_device.store(index, Ordering::Relaxed);
+                    Ok(())
+                }
                 ipv6::V6ONLY if bound => Err(Errno::EINVAL),
                 ipv6::MULTICAST_HOPS if self.stream => Err(Errno::ENOPROTOOPT),
                 ipv6::UNICAST_IF => self.set_unicast_if(level, name, value),

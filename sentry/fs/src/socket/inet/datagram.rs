@@ -233,6 +233,13 @@ impl SocketOps for InetDatagram {
         }
     }
 
+    fn getsockopt_of(&self, level: i32, name: i32, asked: &[u8]) -> Result<Vec<u8>> {
+        match level {
+            SOL_IPV6 if self.base.family == Family::V4 => Err(Errno::EOPNOTSUPP),
+            _ => self.get_sources(level, name, asked),
+        }
+    }
+
     fn setsockopt(&self, cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match (level, name) {
             (SOL_UDP, udp::SEGMENT) => {

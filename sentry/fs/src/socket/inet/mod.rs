@@ -5,7 +5,7 @@ mod base;
 pub mod control;
 mod cork;
 mod datagram;
-mod groups;
+pub mod groups;
 pub mod options;
 mod raw;
 mod stacks;

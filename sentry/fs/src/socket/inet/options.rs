@@ -38,12 +38,14 @@ pub mod ip {
     pub const BLOCK_SOURCE: i32 = 38;
     pub const ADD_SOURCE_MEMBERSHIP: i32 = 39;
     pub const DROP_SOURCE_MEMBERSHIP: i32 = 40;
+    pub const MSFILTER: i32 = 41;
     pub const MCAST_JOIN_GROUP: i32 = 42;
     pub const MCAST_BLOCK_SOURCE: i32 = 43;
     pub const MCAST_UNBLOCK_SOURCE: i32 = 44;
     pub const MCAST_LEAVE_GROUP: i32 = 45;
     pub const MCAST_JOIN_SOURCE_GROUP: i32 = 46;
     pub const MCAST_LEAVE_SOURCE_GROUP: i32 = 47;
+    pub const MCAST_MSFILTER: i32 = 48;
     pub const MULTICAST_ALL: i32 = 49;
     pub const UNICAST_IF: i32 = 50;
     pub const LOCAL_PORT_RANGE: i32 = 51;
@@ -74,6 +76,7 @@ pub mod ipv6 {
     pub const PKTINFO: i32 = 50;
     pub const RECVHOPLIMIT: i32 = 51;
     pub const HOPLIMIT: i32 = 52;
+    pub const PATHMTU: i32 = 61;
     pub const RECVTCLASS: i32 = 66;
     pub const TCLASS: i32 = 67;
     pub const RECVORIGDSTADDR: i32 = 74;

@@ -318,6 +318,183 @@ fn multicast_sources() {
     say!("{}", recv(a, 16, MSG_DONTWAIT));
 }
 
+/// A `struct ip_msfilter`.
+fn msfilter(group: [u8; 4], local: [u8; 4], mode: u32, count: u32, sources: &[[u8; 4]]) -> Vec<u8> {
+    let mut v = [group, local, mode.to_ne_bytes(), count.to_ne_bytes()].concat();
+    v.extend(sources.concat());
+    v
+}
+
+/// A `struct group_filter`.
+fn group_filter(device: u32, group: &Addr, mode: u32, count: u32, sources: &[Addr]) -> Vec<u8> {
+    let mut v = [device.to_ne_bytes(), [0; 4]].concat();
+    v.extend(group.raw);
+    v.extend([mode.to_ne_bytes(), count.to_ne_bytes()].concat());
+    sources.iter().for_each(|s| v.extend(s.raw));
+    v
+}
+
+/// Asks with a value; says how long the answer is and its end.
+fn ask(fd: i32, level: i32, name: i32, value: &[u8], room: i32) -> String {
+    let mut buffer = [0u8; 2048];
+    buffer[..value.len()].copy_from_slice(value);
+    let mut len = room;
+    let r = sys!(getsockopt, fd, level, name, &mut buffer, &mut len);
+    if r < 0 {
+        return format!("{} {len}", number(r));
+    }
+    let end = len as usize;
+    let head = if name == 41 { 8 } else { 136 };
+    format!("{len} {:?}", &buffer[head.min(end)..end])
+}
+
+fn source_filters() {
+    const MSFILTER: i32 = 41;
+    let a = udp(V4);
+    must("bind", bind(a, &V4.any(7103)));
+    let s = udp(V4);
+    let (lo, other) = ([127, 0, 0, 1], [127, 0, 0, 9]);
+    must("interface", set_bytes(s, IPPROTO_IP, libc::IP_MULTICAST_IF, &mreq([0; 4], lo, 0)));
+    let to = Addr::v4(GROUP, 7103);
+    let arrives = |label: &str| {
+        send_to(s, label.as_bytes(), &to);
+        pause_ms(5);
+        say!("{label} {}", recv(a, 32, MSG_DONTWAIT));
+    };
+    let set = |label: &str, value: &[u8]| ret(label, set_bytes(a, IPPROTO_IP, MSFILTER, value));
+    set("not joined", &msfilter(GROUP, lo, 0, 0, &[]));
+    say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter(GROUP, lo, 0, 4, &[]), 64));
+    must("join", set_bytes(a, IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &mreq(GROUP, [0; 4], LO)));
+    say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter(GROUP, lo, 0, 4, &[]), 64));
+    set("but one", &msfilter(GROUP, lo, 0, 1, &[lo]));
+    arrives("blocked");
+    say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter(GROUP, lo, 0, 4, &[]), 64));
+    set("only two", &msfilter(GROUP, lo, 1, 2, &[other, lo]));
+    arrives("wanted");
+    for (room, count) in [(64, 4), (64, 1), (64, 0), (16, 0), (15, 0)] {
+        say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter(GROUP, lo, 0, count, &[]), room));
+    }
+    set("only another", &msfilter(GROUP, lo, 1, 1, &[other]));
+    arrives("unwanted");
+    set("of all", &msfilter(GROUP, lo, 0, 0, &[]));
+    arrives("all");
+    set("short", &msfilter(GROUP, lo, 0, 1, &[])[..15]);
+    set("count without sources", &msfilter(GROUP, lo, 0, 2, &[lo]));
+    set("too many", &msfilter(GROUP, lo, 0, 11, &[lo; 11]));
+    set("as many as may be", &msfilter(GROUP, lo, 0, 10, &[other; 10]));
+    set("no mode", &msfilter(GROUP, lo, 2, 0, &[]));
+    set("no group", &msfilter(lo, lo, 0, 0, &[]));
+    set("no interface", &msfilter(GROUP, [10, 9, 8, 7], 0, 0, &[]));
+    say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter(lo, lo, 0, 4, &[]), 64));
+    say!("{}", ask(a, IPPROTO_IP, MSFILTER, &msfilter([224, 1, 2, 9], lo, 0, 4, &[]), 64));
+    set("of none", &msfilter(GROUP, lo, 1, 0, &[]));
+    set("again", &msfilter(GROUP, lo, 1, 0, &[]));
+}
+
+fn group_filters() {
+    const MCAST_JOIN_GROUP: i32 = 42;
+    const MSFILTER: i32 = 48;
+    let addr4 = |ip: [u8; 4]| Addr::v4(ip, 0);
+    let addr6 = |last: u8| {
+        let mut ip = [0; 16];
+        ip[15] = last;
+        Addr::v6(ip, 0, 0)
+    };
+    for (label, net, port, level, group, good, bad) in [
+        ("v4", V4, 7104, IPPROTO_IP, addr4(GROUP), addr4([127, 0, 0, 1]), addr4([127, 0, 0, 9])),
+        ("v6", V6, 7105, IPPROTO_IPV6, Addr::v6(GROUP6, 0, 0), addr6(1), addr6(9)),
+    ] {
+        let a = udp(net);
+        must("bind", bind(a, &net.any(port)));
+        let s = udp(net);
+        if net == V4 {
+            must("interface", set_bytes(s, level, libc::IP_MULTICAST_IF, &mreq([0; 4], [127, 0, 0, 1], 0)));
+        }
+        let to = Addr::v4(GROUP, port);
+        // On loopback IPv6 has no route for the group unless somebody adds one.
+        let arrives = |what: &str| {
+            if net == V6 {
+                return;
+            }
+            send_to(s, what.as_bytes(), &to);
+            pause_ms(5);
+            say!("{label} {what} {}", recv(a, 32, MSG_DONTWAIT));
+        };
+        let set =
+            |what: &str, value: &[u8]| ret(format!("{label} {what}"), set_bytes(a, level, MSFILTER, value));
+        let get = |count: u32, room: i32| {
+            say!("{}", ask(a, level, MSFILTER, &group_filter(LO as u32, &group, 0, count, &[]), room));
+        };
+        set("not joined", &group_filter(LO as u32, &group, 0, 0, &[]));
+        get(4, 1024);
+        let mut join = [(LO as u32).to_ne_bytes(), [0; 4]].concat();
+        join.extend(group.raw);
+        must("join", set_bytes(a, level, MCAST_JOIN_GROUP, &join));
+        get(4, 1024);
+        set("but one", &group_filter(LO as u32, &group, 0, 1, &[good]));
+        arrives("blocked");
+        set("only two", &group_filter(LO as u32, &group, 1, 2, &[bad, good]));
+        arrives("wanted");
+        get(4, 1024);
+        get(1, 1024);
+        get(0, 144);
+        get(0, 143);
+        say!("{}", ask(a, level, MSFILTER, &group_filter(0, &group, 0, 0, &[]), 1024));
+        set("only another", &group_filter(LO as u32, &group, 1, 1, &[bad]));
+        arrives("unwanted");
+        set("short", &group_filter(LO as u32, &group, 0, 0, &[])[..143]);
+        set("count without sources", &group_filter(LO as u32, &group, 0, 2, &[good]));
+        set("no mode", &group_filter(LO as u32, &group, 2, 0, &[]));
+        set("no group", &group_filter(LO as u32, &good, 0, 0, &[]));
+        set("no interface", &group_filter(99, &group, 0, 0, &[]));
+        set("of none", &group_filter(LO as u32, &group, 1, 0, &[]));
+        arrives("left");
+    }
+}
+
+/// `IPV6_PKTINFO` as an option: the interface of what is sent.
+fn sticky_interface() {
+    const PKTINFO: i32 = libc::IPV6_PKTINFO;
+    let info = |ip: [u8; 16], index: i32| {
+        let mut v = ip.to_vec();
+        v.extend(index.to_ne_bytes());
+        v
+    };
+    let there = udp(V6);
+    must("bind", bind(there, &V6.any(0)));
+    let port = own(there).port();
+    let mut foreign = [0u8; 16];
+    foreign[0] = 0x20;
+    for (label, value) in [
+        ("nowhere", info([0; 16], 99)),
+        ("loopback", info([0; 16], LO)),
+        ("an address", info(foreign, 0)),
+        ("both", info(foreign, LO)),
+        ("none", info([0; 16], 0)),
+        ("longer", [info([0; 16], LO), vec![1; 4]].concat()),
+        ("short", vec![0; 16]),
+        ("empty", vec![]),
+    ] {
+        let s = udp(V6);
+        ret(label, set_bytes(s, IPPROTO_IPV6, PKTINFO, &value));
+        ret("send", send_to(s, b"x", &V6.loopback(port)));
+        say!("{}", recv(there, 8, MSG_DONTWAIT));
+        ret("by IPv4", send_to(s, b"x", &Mapped.loopback(port)));
+        say!("{}", recv(there, 8, MSG_DONTWAIT));
+        let c = udp(V6);
+        set_bytes(c, IPPROTO_IPV6, PKTINFO, &value);
+        ret("connect", connect(c, &V6.loopback(port)));
+        say!("{:?}", get_bytes(c, IPPROTO_IPV6, 61, 32));
+        say!("{:?}", get_bytes(c, IPPROTO_IPV6, 61, 31));
+    }
+    let s = udp(V6);
+    must("bound", set(s, libc::SOL_SOCKET, 62, LO));
+    ret("another", set_bytes(s, IPPROTO_IPV6, PKTINFO, &info([0; 16], 0)));
+    ret("the same", set_bytes(s, IPPROTO_IPV6, PKTINFO, &info([0; 16], LO)));
+    say!("{:?}", get_bytes(s, IPPROTO_IPV6, PKTINFO, 32));
+    ret("hop limit", set(s, IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 5));
+}
+
 const GROUP6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x23];
 
 fn mreq6(group: [u8; 16], index: i32) -> Vec<u8> {
@@ -522,6 +699,9 @@ pub const CASES: &[Case] = &[
     case("sendto/udp_broadcast", "setsockopt", broadcast),
     case("setsockopt/multicast4", "sendto recvfrom", multicast4),
     case("setsockopt/multicast_sources", "sendto recvfrom", multicast_sources),
+    case("setsockopt/multicast_filters", "getsockopt", source_filters),
+    case("setsockopt/multicast_group_filters", "getsockopt", group_filters),
+    case("setsockopt/sticky_interface", "getsockopt sendto", sticky_interface),
     case("setsockopt/multicast6", "sendto recvfrom", multicast6),
     case("sendto/udp_dual_stack", "recvfrom connect", dual_stack),
     case("setsockopt/udp_segment", "sendmsg", segments),
