@@ -52,9 +52,10 @@ fn killed_sentry(name: &str) {
     .expect("fork");
     let mut bytes = [0u8; 64];
     let n = rustix::io::read(&read, &mut bytes).expect("read");
-    assert_eq!(n, 16);
     child.signal(libc::SIGKILL).expect("kill");
     assert_eq!(child.wait().expect("wait"), Exit::Signal(libc::SIGKILL));
+    // Those of the three spaces, the zygote, and perhaps one that waits for a space.
+    assert!(n == 16 || n == 20, "{n}");
     for pid in bytes[..n].chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])) {
         let gone = (0..500).any(|_| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
