@@ -207,21 +207,29 @@ mod tests {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let inside = AtomicUsize::new(0);
         let turns = AtomicUsize::new(0);
+        // Whoever is kept from running for too long loses its turn, while it has it or before.
+        let (met, late) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|s| {
             for _ in 0..6 {
                 s.spawn(|| {
                     let turn = Arc::new(Turn::default());
                     for _ in 0..500 {
-                        assert!(turn.try_take(2) || turn.take(2));
-                        assert_eq!(inside.fetch_add(1, SeqCst), 0);
+                        let begun = Instant::now();
+                        while !turn.try_take(2) && !turn.take(2) {
+                            assert!(begun.elapsed() > LATE, "refused at once");
+                        }
+                        let since = Instant::now();
+                        met.fetch_add(usize::from(inside.fetch_add(1, SeqCst) > 0), SeqCst);
                         turns.fetch_add(1, SeqCst);
                         inside.fetch_sub(1, SeqCst);
+                        late.fetch_add(usize::from(since.elapsed() > LATE), SeqCst);
                         turn.give_up();
                     }
                 });
             }
         });
         assert_eq!(turns.load(SeqCst), 3000);
+        assert!(met.load(SeqCst) == 0 || late.load(SeqCst) > 0, "{met:?} met another");
         assert!(queue().held.is_empty() && !wanted());
     }
 
