@@ -64,6 +64,10 @@ pub struct Account {
     /// the limit.
     until: AtomicU64,
     hard: AtomicU64,
+    /// With a group: the least that was charged since the last look, and how much more than that may be before the next. What was
+    /// given back need not be the host's again yet, or somebody else may have taken it.
+    low: AtomicU64,
+    step: AtomicU64,
     group: OnceLock<MemoryGroup>,
     refusals: AtomicU64,
 }
@@ -79,6 +83,8 @@ impl Account {
             limit: most(),
             until: most(),
             hard: most(),
+            low: zero(),
+            step: most(),
             group: OnceLock::new(),
             refusals: zero(),
         }
@@ -120,6 +126,17 @@ impl Account {
         };
         self.until.store(first, Ordering::Relaxed);
         self.hard.store(first, Ordering::Relaxed);
+        self.step.store(first, Ordering::Relaxed);
+    }
+
+    /// What may be charged, as far as is known.
+    fn now(&self) -> u64 {
+        let until = self.until.load(Ordering::Relaxed);
+        if self.group.get().is_none() {
+            return until;
+        }
+        let step = self.low.load(Ordering::Relaxed).saturating_add(self.step.load(Ordering::Relaxed));
+        until.min(step)
     }
 
     /// The limit is also the host's, for this group, in which other memory counts as well: what may be charged is what is left
@@ -149,31 +166,37 @@ impl Account {
             Err(_) => limit.saturating_sub(used),
         };
         if room < ROOM {
+            // Never up: what is charged beyond would be looked at from there.
+            self.hard.fetch_min(used, Ordering::Relaxed);
+            self.until.fetch_min(used, Ordering::Relaxed);
             return false;
         }
-        self.hard.store(used + room, Ordering::Relaxed);
         // The rest after another look, at what the sandbox itself has taken meanwhile.
-        self.until.store(used + (room / 2).max(ROOM), Ordering::Relaxed);
+        let step = (room / 2).max(ROOM);
+        self.low.store(used, Ordering::Relaxed);
+        self.step.store(step, Ordering::Relaxed);
+        self.hard.store(used + room, Ordering::Relaxed);
+        self.until.store(used + step, Ordering::Relaxed);
         true
     }
 
     /// Whether not even one page more may be charged, as far as is known.
     pub fn is_full(&self) -> bool {
-        self.used().saturating_add(PAGE) > self.until.load(Ordering::Relaxed)
+        self.used().saturating_add(PAGE) > self.now()
     }
 
     /// Whether more is charged than somebody may keep.
     pub fn is_over(&self) -> bool {
-        self.used() > self.until.load(Ordering::Relaxed)
+        self.used() > self.now()
     }
 
     /// Whether `len` bytes may be charged, going beyond the limit by `over` at most. More than a page only as long as
     /// a part of what is left: pages count when they are taken, touched or not.
     pub(crate) fn has_room(&self, len: u64, over: u64) -> bool {
-        let until = self.until.load(Ordering::Relaxed);
-        if until == u64::MAX {
+        if self.until.load(Ordering::Relaxed) == u64::MAX {
             return true;
         }
+        let until = self.now();
         let most = match over {
             0 => until,
             // The host would kill for more.
@@ -198,7 +221,10 @@ impl Account {
     }
 
     pub(crate) fn sub(&self, len: u64) {
-        self.used.fetch_sub(len, Ordering::Relaxed);
+        let used = self.used.fetch_sub(len, Ordering::Relaxed) - len;
+        if self.group.get().is_some() {
+            self.low.fetch_min(used, Ordering::Relaxed);
+        }
     }
 }
 
@@ -244,7 +270,10 @@ mod tests {
 
         host_holds(30 * MIB);
         a.sub(60 * MIB);
-        assert!(a.look());
+        assert!(a.look() && !a.is_full());
+        a.sub(10 * MIB);
+        a.add(20 * MIB);
+        assert!(a.is_full(), "not all that was given back is there for certain");
     }
 
     #[test]
