@@ -107,11 +107,13 @@ impl MemoryGroup {
         let go = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         score.write_all_at(FIRST.as_bytes(), 0)?;
         let child = process::use_up(usize::try_from(left + BEYOND).unwrap_or(usize::MAX), go.as_fd());
-        score.write_all_at(own.trim().as_bytes(), 0)?;
+        let back = score.write_all_at(own.trim().as_bytes(), 0);
         let child = child?;
-        // Not before this process has its own value back: the host would choose it.
+        // Not before this process has its own value back: the host would choose it. If that failed, the child must still end.
         rustix::io::write(&go, &1u64.to_ne_bytes())?;
-        match child.wait()? {
+        let exit = child.wait()?;
+        back?;
+        match exit {
             process::Exit::Signal(9) => Ok(()),
             other => Err(io::Error::other(format!("a process that used up memory ended with {other:?}"))),
         }

@@ -96,15 +96,15 @@ pub fn fork_run(options: ForkOptions, f: impl FnOnce() -> i32) -> io::Result<Chi
 /// caller to see.
 pub fn use_up(bytes: usize, go: BorrowedFd<'_>) -> io::Result<Child> {
     // Made here and touched there: another thread may hold a lock of malloc's now, for ever in the child.
-    let mut memory = vec![0u8; bytes];
+    let mut memory: Vec<u8> = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
     fork(ForkOptions::default(), || {
         if rustix::io::read(go, &mut [0; 8]).is_err() {
             return 1;
         }
-        for page in memory.iter_mut().step_by(PAGE as usize) {
-            *page = 1;
+        for page in memory.spare_capacity_mut().iter_mut().step_by(PAGE as usize) {
+            std::hint::black_box(page.write(1));
         }
-        std::hint::black_box(&memory);
         0
     })
 }
