@@ -592,6 +592,32 @@ pub const CASES: &[Case] = &[
         }
         say!("{total} {}", wait(child));
     }),
+    // Who looks for connections all the time finds each one whole, however early it comes.
+    case("accept4/looks_all_the_time", "connect", || {
+        const CONNECTIONS: usize = 10_000;
+        let l = listener(b"s", SOCK_STREAM | SOCK_NONBLOCK, 5);
+        let acceptor = std::thread::spawn(move || {
+            let (mut whole, mut other) = (0, Vec::new());
+            while whole + other.len() < CONNECTIONS {
+                let (mut a, mut len): (sockaddr_un, u32) = (zeroed(), size_of::<sockaddr_un>() as u32);
+                match sys!(accept4, l, &mut a, &mut len, 0) {
+                    -11 => std::hint::spin_loop(),
+                    fd if fd >= 0 => {
+                        whole += 1;
+                        close(fd as i32);
+                    }
+                    error => other.push(error),
+                }
+            }
+            (whole, other)
+        });
+        for _ in 0..CONNECTIONS {
+            let fd = socket(SOCK_STREAM);
+            while connect(fd, b"s") == -11 {}
+            close(fd);
+        }
+        say!("{:?}", acceptor.join());
+    }),
     case("ioctl/socket_queues", "", || {
         let (a, b) = pair(SOCK_STREAM);
         send(a, b"12345", 0);

@@ -239,45 +239,45 @@ impl UnixSocket {
             self.kind,
             other.options.inherit(),
         );
+        // The server's end is complete before anybody can accept it, told of it or not.
+        let (addr, listen_cred) = {
+            let theirs = other.state.lock();
+            (theirs.addr.clone(), theirs.own_cred.clone())
+        };
+        {
+            let mut s = server.state.lock();
+            s.addr = addr;
+            s.connected = true;
+            s.peer = Some(me);
+            s.peer_cred = Some(cred);
+        }
         let offered = {
             let mut theirs = other.state.lock();
-            let (addr, listen_cred) = (theirs.addr.clone(), theirs.own_cred.clone());
             let shut = theirs.shut_receive || theirs.dead;
             match &mut theirs.listening {
+                Some(l) if !shut && l.pending.len() > l.backlog => Err(Errno::EAGAIN),
                 Some(l) if !shut => {
-                    if l.pending.len() > l.backlog {
-                        Err(Errno::EAGAIN)
-                    } else {
-                        l.pending.push_back(Arc::clone(&server));
-                        Ok((addr, listen_cred))
-                    }
+                    l.pending.push_back(Arc::clone(&server));
+                    Ok(())
                 }
                 _ => Err(Errno::ECONNREFUSED),
             }
         };
         match offered {
             Err(e) => {
+                let me = server.state.lock().peer.take();
                 self.state.lock().connected = false;
+                drop(me);
                 if e == Errno::EAGAIN {
                     *wait_on = Some(Arc::clone(&other.wait));
                 }
                 Err(e)
             }
-            Ok((addr, listen_cred)) => {
-                // The server's end is complete before the acceptor is told of it.
-                let own_addr = {
-                    let mut own = self.state.lock();
-                    own.peer = Some(Arc::clone(&server));
-                    own.peer_cred = listen_cred;
-                    own.addr.clone()
-                };
-                let _ = own_addr;
+            Ok(()) => {
                 {
-                    let mut s = server.state.lock();
-                    s.addr = addr;
-                    s.connected = true;
-                    s.peer = Some(me);
-                    s.peer_cred = Some(cred);
+                    let mut own = self.state.lock();
+                    own.peer = Some(server);
+                    own.peer_cred = listen_cred;
                 }
                 other.wake(PollEvents::READABLE);
                 self.wake_all();
