@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netstack::engine::chunk::Chunk;
 use netstack::engine::frame::{RxChecksum, RxFrame, SegmentKind, TxFrame};
@@ -14,7 +15,7 @@ use super::hostsys::packet::{self, VnetHeader};
 
 /// Frames that wait to be written; more are dropped, as a full transmit queue does.
 const QUEUE: usize = 1024;
-/// Frames read in one go.
+/// Frames read, or written, in one go.
 const BATCH: usize = 64;
 
 /// Frames from this size on keep the buffer that they were read into; smaller ones are copied, so that what waits in a
@@ -45,11 +46,17 @@ pub struct PacketLink {
     mtu: usize,
     mac: [u8; 6],
     queue: Mutex<VecDeque<TxFrame>>,
+    /// Somebody writes frames: one at a time does, so that they keep their order.
+    writing: AtomicBool,
 }
 
 impl PacketLink {
     pub fn new(fd: Arc<OwnedFd>, mtu: usize, mac: [u8; 6]) -> PacketLink {
-        PacketLink { fd, mtu, mac, queue: Mutex::default() }
+        PacketLink { fd, mtu, mac, queue: Mutex::default(), writing: AtomicBool::new(false) }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<TxFrame>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn fd(&self) -> &Arc<OwnedFd> {
@@ -112,18 +119,20 @@ impl PacketLink {
 
 impl LinkEndpoint for PacketLink {
     fn transmit(&self, frame: TxFrame) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
         if queue.len() < QUEUE {
             queue.push_back(frame);
         }
     }
 
     fn flush(&self) {
-        // The write is made under the lock, so that frames keep their order.
-        loop {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(frame) = queue.pop_front() else { return };
-            self.write(&frame);
+        // Nobody waits for whoever writes: it looks again after it has stopped, and finds what came meanwhile.
+        while !self.queue().is_empty() && !self.writing.swap(true, Ordering::AcqRel) {
+            for _ in 0..BATCH {
+                let Some(frame) = self.queue().pop_front() else { break };
+                self.write(&frame);
+            }
+            self.writing.store(false, Ordering::Release);
         }
     }
 

@@ -15,6 +15,8 @@ use super::seq::Seq;
 
 /// Answers to nonsense for one connection (tcp_invalid_ratelimit).
 const NONSENSE: Duration = Duration::from_millis(500);
+/// What counts as a round trip at least where the window is tuned: Linux, too, measures it in milliseconds there.
+const LEAST_ROUND: Duration = Duration::from_millis(1);
 /// How long a timestamp guards against old segments (RFC 7323, 5.5).
 const PAWS: Duration = Duration::from_secs(24 * 86_400);
 
@@ -424,7 +426,9 @@ impl Conn {
             return;
         }
         self.tune_copied += count;
-        let rtt = self.rtt.smoothed.unwrap_or(Duration::from_millis(10));
+        // Whoever only receives has measured nothing but the handshake, which is far shorter than the way through the
+        // queues of a busy connection.
+        let rtt = self.rtt.smoothed.unwrap_or(Duration::from_millis(10)).max(LEAST_ROUND);
         if net.now.since(self.tune_at) >= rtt {
             if self.options.receive_buffer.is_none()
                 && self.tune_copied > self.tune_space

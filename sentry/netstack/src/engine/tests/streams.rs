@@ -463,3 +463,19 @@ fn losses_do_not_spoil_the_round_trip_time() {
     let (setup, options, course) = random_setup(815);
     assert!(exchange(setup, options, course) < Time::from_millis(600_000));
 }
+
+/// A reader that comes often takes little in the time of the handshake's round trip; the window has to grow all the same.
+#[test]
+fn the_window_grows_for_a_reader_that_comes_often() {
+    let impairment = Impairment { delay: Duration::from_micros(5), ..Impairment::default() };
+    let capabilities = Capabilities { checksum: true, segmentation: 65_536, udp_segmentation: false };
+    let mut world = World::new(Setup { impairment, capabilities, ..Setup::default() });
+    let (a, b) = connect(&mut world, false, ConnOptions::default(), MS * 10).unwrap();
+    for _ in 0..1000 {
+        while send(&mut world, 0, a, &[7; 65_536]).is_ok() {}
+        world.run(Duration::from_micros(40));
+        let _ = receive(&mut world, 1, b, 65_536);
+    }
+    let space = world.engines[1].tcp.info(b, world.now).unwrap().rcv_space;
+    assert!(space > 1 << 20, "{space}");
+}
