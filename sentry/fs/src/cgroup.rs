@@ -25,20 +25,17 @@ fn members<'a>(cx: &Caller<'a>) -> Result<&'a Arc<Members>> {
 }
 
 fn memory_current(cx: &Caller<'_>) -> Result<Vec<u8>> {
-    match members(cx)?.memory() {
-        Some(own) => line(own.used()),
-        None => line(kernel(cx)?.memfile.usage()),
-    }
+    line(members(cx)?.memory().used())
 }
 
 fn memory_events(cx: &Caller<'_>) -> Result<Vec<u8>> {
     let m = members(cx)?;
-    let max = m.memory().map_or(0, |own| own.refusals());
+    let max = m.memory().refusals();
     line(format!("low 0\nhigh 0\nmax {max}\noom {}\noom_kill {}\noom_group_kill 0", m.ooms(), m.oom_kills()))
 }
 
 fn memory_max(cx: &Caller<'_>) -> Result<Vec<u8>> {
-    if let Some(limit) = members(cx)?.memory().and_then(|own| own.limit()) {
+    if let Some(limit) = members(cx)?.memory().limit() {
         return line(limit);
     }
     let hw = &kernel(cx)?.machine;

@@ -65,7 +65,7 @@ impl World {
         let root = self.mounts.root();
         let user_ns = &self.kernel.root_user_ns;
         let init = InitArgs {
-            members: Members::new(None, None),
+            members: Members::new(None, self.kernel.memfile.new_account()),
             pid_ns: Arc::clone(&self.kernel.root_pid_ns),
             mm: Arc::clone(&self.mm),
             fs: FsContext::new(root.clone(), root, 0o022),

@@ -153,7 +153,7 @@ impl Container {
             memory.watch(group);
         }
         memory.set_limit(spec.limits.memory);
-        let members = Members::new(spec.limits.pids, Some(memory));
+        let members = Members::new(spec.limits.pids, memory);
         let ringer = Arc::new(Ringer(bell.clone()));
         let oom_bell = members.news.register(ringer, Members::KILLED, false);
         let seccomp = spec.seccomp.as_ref().map(profile::compile).transpose()?;

@@ -102,9 +102,7 @@ impl SandboxOps for Sandbox {
     fn set_limits(&self, container: &str, limits: &Limits) -> Result<(), ControlError> {
         self.with(container, |c| {
             c.members.set_limit(limits.pids);
-            if let Some(account) = c.members.memory() {
-                account.set_limit(limits.memory);
-            }
+            c.members.memory().set_limit(limits.memory);
             Ok(())
         })?;
         if container == self.main {
@@ -312,12 +310,9 @@ impl SandboxOps for Sandbox {
                 threads: groups.iter().map(|g| count(g.threads().len())).sum(),
                 cpu_user_ns: u64::try_from(user).unwrap_or(0),
                 cpu_system_ns: u64::try_from(system).unwrap_or(0),
-                memory_anonymous: match c.members.memory() {
-                    Some(own) => own.used(),
-                    None => self.kernel.memfile.usage(),
-                },
+                memory_anonymous: c.members.memory().used(),
                 memory_files: 0,
-                memory_peak: c.members.memory().map_or(0, |own| own.peak()),
+                memory_peak: c.members.memory().peak(),
                 oom_kills: c.members.oom_kills(),
             })
         })

@@ -123,7 +123,7 @@ fn whoever_watches_for_killings_is_not_woken_by_ends() {
     let (k, f) = (Arc::clone(&killed), Arc::clone(&freed));
     run_in(
         |kernel| {
-            let members = Members::new(None, Some(kernel.memfile.new_account()));
+            let members = Members::new(None, kernel.memfile.new_account());
             let _ = members.news.register(k, Members::KILLED, false);
             let _ = members.news.register(f, Members::FREED, false);
             members

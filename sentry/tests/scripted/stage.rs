@@ -267,7 +267,7 @@ fn advance(lines: &mut Lines, cpu: &mut MockCpu<'_>) -> Step {
 
 /// Runs `script` as the first process of a sandbox; how it ended.
 pub fn run(script: impl FnOnce(&mut Guest) + Send + 'static) -> ExitStatus {
-    run_in(|_| Members::new(None, None), script)
+    run_in(|kernel| Members::new(None, kernel.memfile.new_account()), script)
 }
 
 /// The same, in a container of the test's own.

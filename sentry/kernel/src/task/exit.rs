@@ -109,9 +109,7 @@ impl Task {
         let fs = self.fs.write().take();
         self.vfork_done();
         drop((mm, files, fs));
-        if self.group.members().memory().is_some() {
-            self.group.members().news.wake(Members::FREED);
-        }
+        self.group.members().news.wake(Members::FREED);
         if last {
             let semaphores = self.namespaces().ipc.objects.get_or_init(crate::sysv::SemTable::default);
             semaphores.process_exited(self.group.key(), self.group.tgid, kernel.clocks.now().tv_sec);

@@ -15,8 +15,8 @@ pub struct Members {
     tasks: AtomicU64,
     /// `u64::MAX`: none.
     limit: AtomicU64,
-    /// The memory of its processes; `None`: not counted by itself.
-    memory: Option<Arc<Account>>,
+    /// The memory of its processes.
+    memory: Arc<Account>,
     /// Processes killed because the memory's limit was reached, and how often it was.
     pub(super) oom_kills: AtomicU64,
     pub(super) ooms: AtomicU64,
@@ -35,7 +35,7 @@ impl Members {
     pub const FREED: u32 = 2;
 
     /// `limit`: of tasks. `memory`: the account that their memory is charged to.
-    pub fn new(limit: Option<u64>, memory: Option<Arc<Account>>) -> Arc<Members> {
+    pub fn new(limit: Option<u64>, memory: Arc<Account>) -> Arc<Members> {
         Arc::new(Members {
             tasks: AtomicU64::new(0),
             limit: AtomicU64::new(limit.unwrap_or(u64::MAX)),
@@ -48,14 +48,14 @@ impl Members {
         })
     }
 
-    /// The memory of its processes, if that is counted by itself.
-    pub fn memory(&self) -> Option<&Arc<Account>> {
-        self.memory.as_ref()
+    /// The memory of its processes.
+    pub fn memory(&self) -> &Arc<Account> {
+        &self.memory
     }
 
-    /// The number of that account; 0 for none.
+    /// The number of that account.
     pub fn account(&self) -> u32 {
-        self.memory.as_ref().map_or(0, |m| m.number())
+        self.memory.number()
     }
 
     /// Processes that were killed because the limit of memory was reached (`oom_kill` of memory.events).
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn the_limit_holds_and_a_failed_fork_gives_back() {
-        let m = Members::new(Some(2), None);
+        let memory = platform::hostsys::memfile::MemoryFile::new().unwrap();
+        let m = Members::new(Some(2), memory.new_account());
         m.add();
         drop(m.charge().unwrap());
         m.charge().unwrap().keep();

@@ -55,7 +55,7 @@ impl Task {
     /// room. `false`: there is nobody to kill. Called with no lock held.
     pub fn out_of_memory(&self) -> bool {
         let members = Arc::clone(self.group.members());
-        let Some(account) = members.memory() else { return false };
+        let account = members.memory();
         if !account.is_full() || account.look() {
             return true;
         }
@@ -85,7 +85,7 @@ impl Task {
     /// More was charged than the container may have: sees that its use comes back below.
     pub fn settle_memory(&self) {
         let members = Arc::clone(self.group.members());
-        let Some(account) = members.memory() else { return };
+        let account = members.memory();
         while account.is_over() && !self.is_dying() {
             if !self.out_of_memory() || self.look().ends_sleep() {
                 return;
@@ -95,7 +95,7 @@ impl Task {
 
     /// Kills the largest process of the container. `false`: there is none that may be killed.
     fn kill_largest(&self, members: &Members, groups: &[Arc<ThreadGroup>]) -> bool {
-        let limit = members.memory().and_then(|m| m.limit()).unwrap_or(0);
+        let limit = members.memory().limit().unwrap_or(0);
         let candidates = groups.iter().filter_map(|g| Some((badness(g, limit)?, g)));
         let Some((_, victim)) = candidates.max_by_key(|(points, _)| *points) else { return false };
         let name = victim.leader().map(|t| t.comm()).unwrap_or_default();
@@ -107,7 +107,7 @@ impl Task {
         // Before the end can be seen: whoever sees it finds the reason.
         members.ooms.fetch_add(1, Ordering::Relaxed);
         members.oom_kills.fetch_add(1, Ordering::Relaxed);
-        if let Some(group) = members.memory().and_then(|m| m.group()) {
+        if let Some(group) = members.memory().group() {
             self.wait_for_watchers(members);
             if let Err(error) = group.note_kill(limit) {
                 tracing::warn!("an end for lack of memory is not noted in the container's cgroup: {error}");
