@@ -13,6 +13,9 @@ inside ping -c 1 -W 2 $HERE > /dev/null || fail 'no ping'
 inside ping -c 1 -W 2 $HERE6 > /dev/null || fail 'no ping over IPv6'
 inside_bg sh -c 'cd /etc && exec python3 -m http.server 80'
 served 80
+# The tables are the namespace's own, and the guest's sockets have its numbers.
+inside ss -tlnp | grep ':80 .*python3' > /dev/null || fail 'ss does not find the server'
+inside awk '$1 == "eth0:" && $2 > 0 { found = 1 } END { exit !found }' /proc/net/dev || fail 'nothing counted'
 eq "$(outside curl -sf http://$GUEST/hostname)" "$(inside cat /etc/hostname)"
 
 serve_data 64

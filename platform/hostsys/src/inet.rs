@@ -174,6 +174,11 @@ pub fn take_error(fd: impl AsFd) -> Option<io::Error> {
     }
 }
 
+/// The inode number that the host shows of a socket.
+pub fn number_of(fd: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(fd)?.st_ino)
+}
+
 /// Bytes that can be read (`FIONREAD`).
 pub fn readable(fd: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(fd)?)

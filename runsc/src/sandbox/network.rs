@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use hostsys::{inet, packet, rtnetlink, steer};
 use rustix::pipe::PipeFlags;
 use sentry::boot::NetworkMode;
-use sentry::net::{CONVERSATIONS, DOORS, Donation, NAME_SERVER, NameServer, Steered};
+use sentry::net::{CONVERSATIONS, DOORS, Donation, NAME_SERVER, NameServer, Steered, TABLES};
 
 use super::namespaces::{Privilege, Visit};
 use crate::spec::{JoinedNamespaces, Plan};
@@ -62,26 +62,39 @@ pub fn donation(
 ) -> Result<Option<Donation>> {
     if !Privilege::current().root {
         // It is the namespace of this process, or nobody can have put interfaces into it.
-        return if mode == NetworkMode::Host { shown().map(Some) } else { Ok(None) };
+        return if mode == NetworkMode::Host { shown(sentry).map(Some) } else { Ok(None) };
     }
     let path = joined.network.as_deref();
     let own = path.map_or(Ok(joined.own_network), is_own)?;
     let visit = Visit::network(sentry)?;
     let donation = match mode {
-        NetworkMode::Host if own => shown().map(Some),
-        NetworkMode::Host => set(settings).and_then(|()| shown()).map(Some),
+        NetworkMode::Host if own => shown(sentry).map(Some),
+        NetworkMode::Host => set(settings).and_then(|()| shown(sentry)).map(Some),
         NetworkMode::None | NetworkMode::Sandbox => open(path.is_some()),
     };
     visit.leave()?;
     donation.context("cannot take the network namespace over")
 }
 
-/// What it takes to show interfaces that stay the host's.
-fn shown() -> Result<Donation> {
+/// What it takes to show interfaces and sockets that stay the host's.
+fn shown(sentry: i32) -> Result<Donation> {
     let questions = rtnetlink::open().context("rtnetlink")?;
     let news = rtnetlink::open_news(false).context("rtnetlink")?;
     let settings = Some(told().context("settings of the network namespace")?);
-    Ok(Donation { questions, news, names: None, steered: None, packets: Vec::new(), keeper: None, settings })
+    let tables = tables(sentry);
+    let packets = Vec::new();
+    Ok(Donation { questions, news, names: None, steered: None, packets, keeper: None, settings, tables })
+}
+
+/// The tables of the network namespace that the sentry is in. Of what this kernel does not have there is none.
+fn tables(sentry: i32) -> Vec<(usize, OwnedFd)> {
+    let directory = PathBuf::from(format!("/proc/{sentry}/net"));
+    let open = |name| {
+        let file = std::fs::File::open(directory.join(name));
+        file.inspect_err(|error| tracing::debug!("no {name} of the network namespace: {error}")).ok()
+    };
+    let files = TABLES.iter().enumerate();
+    files.filter_map(|(place, name)| Some((place, open(name)?.into()))).collect()
 }
 
 /// The file of a setting in the namespace that is visited; `None` if it is none of a network.
@@ -151,7 +164,16 @@ fn take_over(questions: OwnedFd, news: OwnedFd, count: usize, alone: bool) -> Re
         host_ports(first, last);
         names = name_server()?;
     }
-    Ok(Donation { questions, news, names, steered: steered(alone), packets, keeper, settings: None })
+    Ok(Donation {
+        questions,
+        news,
+        names,
+        steered: steered(alone),
+        packets,
+        keeper,
+        settings: None,
+        tables: Vec::new(),
+    })
 }
 
 /// Sets which ports the host's own stack gives to whoever asks for any in the namespace that is visited: those whose

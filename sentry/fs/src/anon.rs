@@ -45,9 +45,12 @@ impl FileSystem for AnonFs {
     }
 }
 
+/// The first number: netstat(8) of net-tools finds the owners of sockets only by numbers of two digits and more.
+const FIRST_INO: u64 = 1000;
+
 impl AnonFs {
     fn make(name: &'static str, dev: u64, magic: i64) -> Arc<AnonFs> {
-        Arc::new_cyclic(|me| AnonFs { me: me.clone(), name, dev, magic, next_ino: AtomicU64::new(2) })
+        Arc::new_cyclic(|me| AnonFs { me: me.clone(), name, dev, magic, next_ino: AtomicU64::new(FIRST_INO) })
     }
 }
 
@@ -209,6 +212,11 @@ pub fn pipe_path(kernel: &Kernel, creds: &Creds) -> Path {
 pub fn socket_path(kernel: &Kernel, creds: &Creds) -> Path {
     let mounts = AnonMounts::of(kernel);
     numbered(kernel, creds, &mounts.sockets, 0o140777, "socket")
+}
+
+/// As many numbers were given to sockets; each is smaller.
+pub fn sockets_given(kernel: &Kernel) -> u64 {
+    AnonMounts::of(kernel).sockets.0.next_ino.load(Ordering::Relaxed)
 }
 
 fn numbered(

@@ -120,8 +120,8 @@ impl Handshake {
     /// Hands the network over, after the child has said that it is ready; it says so again then.
     pub fn give_network(&mut self, donation: &Donation) -> io::Result<()> {
         let (flags, fds) = donation.parts();
-        fd::send_with_fds(&self.stream, &[b'n', flags], &fds)?;
-        Ok(())
+        fd::send_with_fds(&self.stream, b"n", &fds)?;
+        self.stream.write_all(&flags.to_le_bytes())
     }
 
     /// Waits for the network, or for [`FromParent::Commit`] (nothing).
@@ -129,8 +129,9 @@ impl Handshake {
         let mut byte = [0];
         match fd::recv_with_fds(&self.stream, &mut byte)? {
             (1, fds) if byte == *b"n" => {
-                self.stream.read_exact(&mut byte)?;
-                Donation::from_parts(byte[0], fds).map(Some)
+                let mut flags = [0; 8];
+                self.stream.read_exact(&mut flags)?;
+                Donation::from_parts(u64::from_le_bytes(flags), fds).map(Some)
             }
             (1, fds) if byte == *b"g" && fds.is_empty() => Ok(None),
             (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -152,6 +152,10 @@ fn await_commit(
         if let Some(settings) = donation.settings.take() {
             take_over_settings(kernel, settings)?;
         }
+        let tables = std::mem::take(&mut donation.tables);
+        if network == NetworkMode::Host {
+            fs::socket::host::tables::Tables::of(kernel).donate(stack, tables);
+        }
         let started = match network {
             NetworkMode::Host => crate::net::show(stack, donation),
             NetworkMode::None | NetworkMode::Sandbox => crate::net::start(stack, donation),

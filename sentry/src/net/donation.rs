@@ -52,18 +52,28 @@ pub struct Donation {
     pub keeper: Option<OwnedFd>,
     /// A pipe with the namespace's settings that are the sandbox's as well: a name and a value on each line.
     pub settings: Option<OwnedFd>,
+    /// Files below the namespace's /proc/net, each with its place in [`fs::socket::host::tables::NAMES`].
+    pub tables: Vec<(usize, OwnedFd)>,
 }
 
-const NAMES: u8 = 1;
-const PRESENT: u8 = 2;
-const STEERED: u8 = 4;
-const KEPT: u8 = 8;
-const EACH: u8 = 16;
-const SETTINGS: u8 = 32;
+const NAMES: u64 = 1;
+const PRESENT: u64 = 2;
+const STEERED: u64 = 4;
+const KEPT: u64 = 8;
+const EACH: u64 = 16;
+const SETTINGS: u64 = 32;
+/// That of the first table; the others follow.
+const TABLES: u64 = 64;
+
+const fn table(place: usize) -> u64 {
+    TABLES << place
+}
+
+const _: () = assert!(table(fs::socket::host::tables::NAMES.len()) > TABLES);
 
 impl Donation {
     /// The descriptors in the order in which they travel, and what goes with them.
-    pub fn parts(&self) -> (u8, Vec<BorrowedFd<'_>>) {
+    pub fn parts(&self) -> (u64, Vec<BorrowedFd<'_>>) {
         let mut fds = vec![self.questions.as_fd(), self.news.as_fd()];
         let mut flags = 0;
         if let Some(names) = &self.names {
@@ -90,12 +100,16 @@ impl Donation {
             flags |= SETTINGS;
             fds.push(settings.as_fd());
         }
+        for (place, file) in &self.tables {
+            flags |= table(*place);
+            fds.push(file.as_fd());
+        }
         fds.extend(self.packets.iter().map(AsFd::as_fd));
         (flags, fds)
     }
 
     /// The other way.
-    pub fn from_parts(flags: u8, fds: Vec<OwnedFd>) -> io::Result<Donation> {
+    pub fn from_parts(flags: u64, fds: Vec<OwnedFd>) -> io::Result<Donation> {
         let few = || io::Error::from(io::ErrorKind::InvalidData);
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or_else(few);
@@ -118,6 +132,12 @@ impl Donation {
         };
         let keeper = if flags & KEPT != 0 { Some(next()?) } else { None };
         let settings = if flags & SETTINGS != 0 { Some(next()?) } else { None };
-        Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper, settings })
+        let mut tables = Vec::new();
+        for place in 0..fs::socket::host::tables::NAMES.len() {
+            if flags & table(place) != 0 {
+                tables.push((place, next()?));
+            }
+        }
+        Ok(Donation { questions, news, names, steered, packets: fds.collect(), keeper, settings, tables })
     }
 }

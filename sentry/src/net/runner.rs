@@ -61,7 +61,7 @@ fn serve(
     bell: Arc<Bell>,
     wire: Option<Arc<PacketWire>>,
 ) -> io::Result<()> {
-    let Donation { questions, news, names, steered, packets, keeper, settings: _ } = donation;
+    let Donation { questions, news, names, steered, packets, keeper, settings: _, tables: _ } = donation;
     let names = names.map(|server| (Names::new(server, stack, bell.0.clone()), Conversations::default()));
     let door = steered.map(|steered| FrontDoor::new(steered, stack, bell.0.clone()));
     let mut links = HostLinks::new(questions, packets, keeper, stack.clone(), wire.clone());

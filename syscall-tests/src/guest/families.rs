@@ -65,6 +65,7 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("unix", net::unix::CASES),
     ("raw", net::raw::CASES),
     ("netlink", net::netlink::CASES),
+    ("diag", net::netlink::SOCKETS),
     ("netlink", net::neighbours::CASES),
     ("net", net::interfaces::CASES),
     ("net", net::tables::CASES),

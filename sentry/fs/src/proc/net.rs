@@ -1,6 +1,7 @@
 //! /proc/PID/net: the tables of the network namespace of a task (proc_net(5)).
 
 use crate::pseudo::{DirNode, FileNode, Node, Owner, PseudoFs, PseudoInode};
+use crate::socket::host::tables::{NAMES, Tables};
 use crate::socket::inet::stack_of;
 use crate::socket::{arp, interfaces, routes};
 use abi::stat::FileType;
@@ -568,12 +569,29 @@ fn sockstat6(stack: &Stack) -> String {
 /// The directory.
 pub(super) struct NetDir;
 
-struct Table(usize);
+struct Table(&'static str);
+
+/// The names of all tables that a caller sees.
+fn names(cx: &Caller<'_>) -> Vec<&'static str> {
+    let own = TABLES.iter().map(|t| t.0);
+    let hosts = Tables::seen_by(cx).map_or_else(Vec::new, |tables| tables.names());
+    own.chain(hosts.into_iter().filter(|name| TABLES.iter().all(|t| t.0 != *name))).collect()
+}
+
+/// The inode number of a table.
+fn ino(name: &str) -> u64 {
+    let own = TABLES.iter().position(|t| t.0 == name);
+    let place = own.or_else(|| Some(TABLES.len() + NAMES.iter().position(|n| *n == name)?));
+    0xf100_0000 + place.unwrap_or(0) as u64
+}
 
 impl FileNode for Table {
     fn read(&self, cx: &Caller<'_>) -> Result<Vec<u8>> {
-        let (name, make) = TABLES.get(self.0).ok_or(Errno::ENOENT)?;
         let task = cx.task.ok_or(Errno::EINVAL)?;
+        if let Some(text) = Tables::seen_by(cx).and_then(|tables| tables.read(task.kernel(), self.0)) {
+            return text;
+        }
+        let (name, make) = TABLES.iter().find(|t| t.0 == self.0).ok_or(Errno::ENOENT)?;
         let stack = stack_of(task.kernel(), &task.namespaces().net);
         let mut out = make(&stack);
         match *name {
@@ -586,22 +604,22 @@ impl FileNode for Table {
 }
 
 impl DirNode for NetDir {
-    fn lookup(&self, _cx: &Caller<'_>, fs: &Arc<PseudoFs>, name: &[u8]) -> Result<Arc<PseudoInode>> {
-        let i = TABLES.iter().position(|t| t.0.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        let node = Node::File(Arc::new(Table(i)));
-        Ok(PseudoInode::new(fs, 0xf100_0000 + i as u64, 0o444, Owner::Fixed(0, 0), node))
+    fn lookup(&self, cx: &Caller<'_>, fs: &Arc<PseudoFs>, name: &[u8]) -> Result<Arc<PseudoInode>> {
+        let name = names(cx).into_iter().find(|n| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let node = Node::File(Arc::new(Table(name)));
+        Ok(PseudoInode::new(fs, ino(name), 0o444, Owner::Fixed(0, 0), node))
     }
 
-    fn list(&self, _cx: &Caller<'_>, from: u64, emit: &mut dyn FnMut(u64, u64, FileType, &[u8]) -> bool) {
-        for (i, (name, _)) in TABLES.iter().enumerate() {
+    fn list(&self, cx: &Caller<'_>, from: u64, emit: &mut dyn FnMut(u64, u64, FileType, &[u8]) -> bool) {
+        for (i, name) in names(cx).into_iter().enumerate() {
             let at = i as u64 + 2;
-            if at >= from && !emit(at, 0xf100_0000 + i as u64, FileType::Regular, name.as_bytes()) {
+            if at >= from && !emit(at, ino(name), FileType::Regular, name.as_bytes()) {
                 return;
             }
         }
     }
 
-    fn revalidate(&self, _cx: &Caller<'_>, _name: &[u8], _child: Option<&Arc<dyn Inode>>) -> bool {
-        true
+    fn revalidate(&self, cx: &Caller<'_>, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        child.is_some() == names(cx).iter().any(|n| n.as_bytes() == name)
     }
 }

@@ -1,6 +1,7 @@
 //! /sys/class/net: a directory for each interface of the reader's network stack.
 
 use crate::pseudo::{DirNode, Node, Owner, PseudoFs, PseudoInode, StaticDir, text};
+use crate::socket::host::tables::count;
 use crate::socket::inet::stack_for;
 use crate::socket::interfaces;
 use abi::stat::FileType;
@@ -19,7 +20,9 @@ const INOS: u64 = 64;
 pub(super) struct NetClass;
 
 fn find(cx: &Caller<'_>, index: u32) -> Result<Interface> {
-    stack_for(cx).and_then(|stack| stack.interfaces.by_index(index)).ok_or(Errno::ENODEV)
+    let (task, stack) = (cx.task.ok_or(Errno::ENODEV)?, stack_for(cx).ok_or(Errno::ENODEV)?);
+    count(task.kernel(), &stack);
+    stack.interfaces.by_index(index).ok_or(Errno::ENODEV)
 }
 
 fn mac(address: &[u8; 6]) -> String {

@@ -4,6 +4,7 @@
 
 mod options;
 mod receive;
+pub mod tables;
 
 pub use options::{SETTABLE, Settable};
 
@@ -33,7 +34,8 @@ use platform::hostsys::poller::ready_now;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tables::Tables;
 
 /// The largest piece of a stream that is copied at once; a datagram is never larger.
 const PIECE: usize = 64 << 10;
@@ -42,16 +44,23 @@ const PIECE: usize = 64 << 10;
 pub struct HostFamily {
     family: Family,
     stack: Arc<Stack>,
+    place: Place,
+}
+
+/// Where all sockets are known.
+#[derive(Clone)]
+struct Place {
     edges: Arc<Edges>,
+    tables: Arc<Tables>,
 }
 
 /// Has the sandbox use the host's sockets from now on. To be called before any guest runs, and before the filter is there.
 pub fn register(kernel: &Arc<Kernel>, net: &kernel::task::OtherNamespace) -> std::io::Result<()> {
     let families = super::Families::of(kernel);
-    let edges = Edges::new()?;
+    let place = Place { edges: Edges::new()?, tables: Tables::of(kernel) };
     for (number, family) in [(abi::socket::AF_INET, Family::V4), (abi::socket::AF_INET6, Family::V6)] {
-        let (stack, edges) = (stack_of(kernel, net), Arc::clone(&edges));
-        families.register(number, Arc::new(HostFamily { family, stack, edges }));
+        let (stack, place) = (stack_of(kernel, net), place.clone());
+        families.register(number, Arc::new(HostFamily { family, stack, place }));
     }
     Ok(())
 }
@@ -77,7 +86,8 @@ impl FamilyTrait for HostFamily {
             Kind::Tcp => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
             Kind::Udp | Kind::Ping => SockOptions::new(Speaks::Internet(false)),
         };
-        Ok((HostSocket::new(fd, self.family, kind, &self.edges, options), protocol))
+        let uid = cx.creds.euid;
+        Ok((Arc::new(HostSocket::new(fd, self.family, kind, &self.place, uid, options)), protocol))
     }
 }
 
@@ -109,7 +119,10 @@ pub struct HostSocket {
     kind: Kind,
     options: Arc<SockOptions>,
     queue: Arc<WaitQueue>,
-    edges: Arc<Edges>,
+    place: Place,
+    /// Of who made it, and the number that the sandbox knows it by.
+    uid: u32,
+    ino: AtomicU64,
     watch: Watch,
     listening: AtomicBool,
     /// Nothing is to be received any more.
@@ -152,29 +165,22 @@ impl HostSocket {
         fd: OwnedFd,
         family: Family,
         kind: Kind,
-        edges: &Arc<Edges>,
-        options: SockOptions,
-    ) -> Arc<HostSocket> {
-        Arc::new(HostSocket::with_defaults(fd, family, kind, edges, options))
-    }
-
-    fn with_defaults(
-        fd: OwnedFd,
-        family: Family,
-        kind: Kind,
-        edges: &Arc<Edges>,
+        place: &Place,
+        uid: u32,
         options: SockOptions,
     ) -> HostSocket {
         let (fd, queue) = (Arc::new(fd), Arc::new(WaitQueue::new()));
         let news = News { queue: Arc::clone(&queue), urgent: AtomicBool::new(false) };
         HostSocket {
-            watch: edges.enter(&fd, Arc::new(news)),
+            watch: place.edges.enter(&fd, Arc::new(news)),
             fd,
             family,
             kind,
             options: Arc::new(options),
             queue,
-            edges: Arc::clone(edges),
+            place: place.clone(),
+            uid,
+            ino: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             tells: AtomicBool::new(false),
@@ -284,6 +290,11 @@ impl SocketOps for HostSocket {
         ready
     }
 
+    fn attach(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+        self.place.tables.enter(&self.fd, (ino, self.uid));
+    }
+
     fn listened_to(&self) {
         let _ = self.begin(Side::In);
         let _ = self.begin(Side::Out);
@@ -337,7 +348,7 @@ impl SocketOps for HostSocket {
     fn accept(&self, _cx: &Caller<'_>) -> Result<Arc<dyn SocketOps>> {
         let (fd, from) = self.later(Side::In, || inet::accept(&*self.fd))?;
         let options = self.options.inherit();
-        let mut new = HostSocket::with_defaults(fd, self.family, self.kind, &self.edges, options);
+        let mut new = HostSocket::new(fd, self.family, self.kind, &self.place, self.uid, options);
         new.accepted = from;
         // The host's new socket has these from the one that listens.
         new.tells = AtomicBool::new(self.tells.load(Ordering::Relaxed));
@@ -532,6 +543,7 @@ impl SocketOps for HostSocket {
     fn release(&self) {
         // The descriptor closes with its last owner, and who watches it is one.
         self.watch.end();
+        self.place.tables.leave(self.ino.load(Ordering::Relaxed));
         self.queue.wake_all(u32::MAX);
     }
 }

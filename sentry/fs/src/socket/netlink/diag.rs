@@ -1,8 +1,10 @@
 //! sock_diag(7): lists of sockets, as ss(8) asks for them.
 
 use super::message::{Answers, Request};
+use crate::socket::host::tables::Tables;
 use abi::socket::{AF_INET, AF_INET6, AF_UNIX};
 use abi::{Errno, Result};
+use kernel::Task;
 use kernel::vfs::Caller;
 use netstack::tcp::TcpState;
 use netstack::{Endpoint, Family, Stack};
@@ -106,10 +108,10 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
         }
     };
     if !r.is_dump() {
-        return one(stack, r, family, protocol, out);
+        return one(cx, stack, r, family, protocol, out);
     }
     let states = r.word(4);
-    for line in lines(stack, family, protocol) {
+    for line in lines(cx, stack, family, protocol)? {
         if states >> line.state & 1 == 1 {
             push(out, r, family, &line);
         }
@@ -119,7 +121,14 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
 }
 
 /// The one socket that a request names by its ends (`inet_diag_find_one_icsk`, `udp_dump_one`). ENOENT, also of another cookie.
-fn one(stack: &Stack, r: &Request<'_>, family: Family, protocol: u8, out: &mut Answers) -> Result<()> {
+fn one(
+    cx: &Caller<'_>,
+    stack: &Stack,
+    r: &Request<'_>,
+    family: Family,
+    protocol: u8,
+    out: &mut Answers,
+) -> Result<()> {
     const ANY_COOKIE: u64 = u64::MAX;
     let id = r.body().get(8..56).ok_or(Errno::EINVAL)?;
     let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
@@ -132,7 +141,7 @@ fn one(stack: &Stack, r: &Request<'_>, family: Family, protocol: u8, out: &mut A
     if !matches!(protocol, 6 | 17 | 136) {
         return Err(Errno::ENOENT);
     }
-    let all = lines(stack, family, protocol);
+    let all = lines(cx, stack, family, protocol)?;
     // A connection of these ends, or else who listens for them.
     let waiting = |line: &&Line| line.remote.port == 0 && (is(line.local, own) || any(line.local, own));
     let found = all
@@ -149,8 +158,26 @@ fn one(stack: &Stack, r: &Request<'_>, family: Family, protocol: u8, out: &mut A
 }
 
 /// All sockets of a protocol.
-fn lines(stack: &Stack, family: Family, protocol: u8) -> Vec<Line> {
+fn lines(cx: &Caller<'_>, stack: &Stack, family: Family, protocol: u8) -> Result<Vec<Line>> {
     let mut all = Vec::new();
+    if let Some(kernel) = cx.task.map(Task::kernel)
+        && let Some(tables) = Tables::beside(kernel, stack)
+    {
+        let name = match (protocol, family) {
+            (6, Family::V4) => "tcp",
+            (6, Family::V6) => "tcp6",
+            (17, Family::V4) => "udp",
+            (17, Family::V6) => "udp6",
+            (136, Family::V4) => "udplite",
+            (136, Family::V6) => "udplite6",
+            (255, Family::V4) => "raw",
+            (255, Family::V6) => "raw6",
+            _ => return Ok(all),
+        };
+        let text = tables.read(kernel, name).transpose()?.unwrap_or_default();
+        all.extend(String::from_utf8_lossy(&text).lines().filter_map(of_host));
+        return Ok(all);
+    }
     match protocol {
         6 => {
             for s in stack.tcp_sockets().iter().filter(|s| s.family == family) {
@@ -200,5 +227,63 @@ fn lines(stack: &Stack, family: Family, protocol: u8) -> Vec<Line> {
         }
         _ => {}
     }
-    all
+    Ok(all)
+}
+
+/// A row of a table of the host's sockets; `None` of what is none, as its head.
+fn of_host(row: &str) -> Option<Line> {
+    let mut words = row.split_ascii_whitespace();
+    let (local, remote) = (end(words.nth(1)?)?, end(words.next()?)?);
+    let number = |word| usize::from_str_radix(word, 16).ok();
+    let state = u8::from_str_radix(words.next()?, 16).ok().filter(|state| *state < 32)?;
+    let (send, receive) = words.next()?.split_once(':')?;
+    let uid = words.nth(2)?.parse().ok()?;
+    let ino = words.nth(1)?.parse().ok()?;
+    // Those without a number are told apart by their ends.
+    let id = if ino > 0 { ino } else { 1 << 63 | u64::from(local.port) << 16 | u64::from(remote.port) };
+    Some(Line { state, local, remote, receive: number(receive)?, send: number(send)?, uid, ino, id })
+}
+
+/// An address and a port, as words of the host's order in hexadecimal.
+fn end(word: &str) -> Option<Endpoint> {
+    let (address, port) = word.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let words = address.as_bytes().chunks(8).map(|word| {
+        let number = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        Some(number.to_ne_bytes())
+    });
+    let octets = words.collect::<Option<Vec<_>>>()?.concat();
+    let ip = match (<[u8; 4]>::try_from(&octets[..]), <[u8; 16]>::try_from(&octets[..])) {
+        (Ok(v4), _) => IpAddr::from(v4),
+        (_, Ok(v6)) => IpAddr::from(v6),
+        _ => return None,
+    };
+    Some(Endpoint::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_host() {
+        let row = "   2: 0100007F:1F91 0200007F:1F90 01 00000010:00000002 00:00000000 00000000  1000        7 13 1 0000000000000000 20 4";
+        let line = of_host(row).unwrap();
+        assert_eq!(line.local, Endpoint::new([127, 0, 0, 1].into(), 8081));
+        assert_eq!(line.remote, Endpoint::new([127, 0, 0, 2].into(), 8080));
+        assert_eq!((line.state, line.send, line.receive, line.uid, line.ino), (1, 16, 2, 1000, 13));
+        let row = "0: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 0 1";
+        let line = of_host(row).unwrap();
+        assert_eq!(line.local, Endpoint::new(std::net::Ipv6Addr::LOCALHOST.into(), 22));
+        assert_eq!((line.state, line.ino), (10, 0));
+        for wrong in [
+            "",
+            "  sl  local_address rem_address   st",
+            &row.replace("0A", "FF"),
+            &row[..120],
+            &row.replace(":0016", ""),
+        ] {
+            assert!(of_host(wrong).is_none(), "{wrong}");
+        }
+    }
 }

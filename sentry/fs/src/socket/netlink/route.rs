@@ -2,6 +2,7 @@
 
 use super::message::{Answers, CREATE, EXCL, REPLACE, Request};
 use super::neighbour::{self, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH};
+use crate::socket::host::tables::count;
 use crate::socket::inet::errno;
 use crate::socket::interfaces;
 use crate::socket::routes::{self, Shown, TABLE_LOCAL, TABLE_MAIN};
@@ -58,7 +59,12 @@ pub fn handle(cx: &Caller<'_>, stack: &Stack, r: &Request<'_>, out: &mut Answers
     }
     let wanted = r.body().first().copied().unwrap_or(0);
     match r.kind {
-        RTM_GETLINK => links(stack, r, out),
+        RTM_GETLINK => {
+            if let Some(task) = cx.task {
+                count(task.kernel(), stack);
+            }
+            links(stack, r, out)
+        }
         RTM_GETADDR if r.is_dump() => addresses(stack, r, wanted, out),
         RTM_GETROUTE if r.is_dump() => dump_routes(stack, r, wanted, out),
         RTM_GETROUTE => one_route(stack, r, out),

@@ -530,7 +530,11 @@ pub const CASES: &[Case] = &[
     case("sendto/netlink_one_route", "recvfrom", one_route),
     case("sendto/netlink_errors", "recvfrom", errors),
     case("recvfrom/netlink_news", "bind setsockopt", news),
+    case("sendto/netlink_unix_list", "recvfrom", unix_list),
+];
+
+/// Lists of internet sockets.
+pub const SOCKETS: &[Case] = &[
     case("sendto/netlink_tcp_list", "recvfrom", tcp_list),
     case("sendto/netlink_one_socket", "recvfrom", one_socket),
-    case("sendto/netlink_unix_list", "recvfrom", unix_list),
 ];
