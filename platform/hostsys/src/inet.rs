@@ -215,9 +215,38 @@ pub fn set_option(fd: impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Res
 
 /// getsockopt(2), `want` bytes at most.
 pub fn option(fd: impl AsFd, level: i32, name: i32, want: usize) -> io::Result<Vec<u8>> {
-    let mut value = vec![0u8; want];
-    let mut length = libc::socklen_t::try_from(want).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the kernel writes at most `length` bytes, which the vector has, and the new length.
+    get_option(fd, level, name, vec![0; want])
+}
+
+/// Which sources of a group are wanted: `struct ip_msfilter` or `struct group_filter` (ip(7), RFC 3678).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceList {
+    pub level: i32,
+    pub name: i32,
+    /// Where the sources begin; the number of them stands before.
+    pub start: usize,
+    /// How long each is.
+    pub size: usize,
+}
+
+impl SourceList {
+    /// The most sources that are asked for. Linux lets a socket have 10 of a group, if nobody has set something else.
+    pub const MOST: usize = 64;
+}
+
+/// getsockopt(2) of a list of sources. `head` is what stands before the number of those that are asked for, `count`.
+pub fn sources(fd: impl AsFd, list: SourceList, head: &[u8], count: usize) -> io::Result<Vec<u8>> {
+    let count = count.min(SourceList::MOST);
+    let mut value = head.get(..list.start - 4).ok_or(io::ErrorKind::InvalidInput)?.to_vec();
+    value.extend((count as u32).to_ne_bytes());
+    value.resize(list.start + count * list.size, 0);
+    get_option(fd, list.level, list.name, value)
+}
+
+fn get_option(fd: impl AsFd, level: i32, name: i32, mut value: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel writes the new length and at most `length` bytes, which the vector has. Of a list of sources it writes as
+    // many as the value says, for which `sources` has made room; every other value says 0.
     let done = unsafe {
         libc::getsockopt(fd.as_fd().as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
     };

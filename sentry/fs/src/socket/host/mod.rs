@@ -461,6 +461,12 @@ impl SocketOps for HostSocket {
         host(inet::option(&*self.fd, level, name, want.min(256)))
     }
 
+    fn getsockopt_of(&self, level: i32, name: i32, asked: &[u8]) -> Result<Vec<u8>> {
+        let list = options::source_list(level, name);
+        let (head, count) = options::head_of(list, asked)?;
+        host(inet::sources(&*self.fd, list, &head, count))
+    }
+
     fn setsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match (level, name) {
             (SOL_TCP, tcp::ULP) if self.stream() => return Err(Errno::ENOENT),

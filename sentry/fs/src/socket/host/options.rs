@@ -5,6 +5,7 @@ use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, ip, ipv6,
 use abi::socket::{SOL_SOCKET, so};
 use abi::{Errno, Result};
 use netstack::Family;
+use platform::hostsys::inet::SourceList;
 
 /// An option that may be set.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ enum Form {
     Word,
     /// `struct group_req` or `group_source_req`: an interface and so many socket addresses.
     Groups(usize),
+    /// `struct ip_msfilter` or `group_filter`: the sources of a group.
+    Sources,
 }
 
 const fn int(level: i32, name: i32) -> Settable {
@@ -42,8 +45,12 @@ const fn groups(level: i32, name: i32, addresses: usize) -> Settable {
     Settable { level, name, form: Form::Groups(addresses) }
 }
 
+const fn sources(level: i32, name: i32) -> Settable {
+    Settable { level, name, form: Form::Sources }
+}
+
 /// All of them: what is not here neither passes the sentry nor its filter.
-pub const SETTABLE: [Settable; 94] = [
+pub const SETTABLE: [Settable; 97] = [
     int(SOL_SOCKET, so::REUSEADDR),
     int(SOL_SOCKET, so::BROADCAST),
     int(SOL_SOCKET, so::SNDBUF),
@@ -90,6 +97,8 @@ pub const SETTABLE: [Settable; 94] = [
     groups(SOL_IP, ip::MCAST_LEAVE_GROUP, 1),
     groups(SOL_IP, ip::MCAST_JOIN_SOURCE_GROUP, 2),
     groups(SOL_IP, ip::MCAST_LEAVE_SOURCE_GROUP, 2),
+    sources(SOL_IP, ip::MSFILTER),
+    sources(SOL_IP, ip::MCAST_MSFILTER),
     int(SOL_IP, ip::MULTICAST_ALL),
     int(SOL_IP, ip::UNICAST_IF),
     int(SOL_IP, ip::LOCAL_PORT_RANGE),
@@ -109,6 +118,7 @@ pub const SETTABLE: [Settable; 94] = [
     groups(SOL_IPV6, ip::MCAST_LEAVE_GROUP, 1),
     groups(SOL_IPV6, ip::MCAST_JOIN_SOURCE_GROUP, 2),
     groups(SOL_IPV6, ip::MCAST_LEAVE_SOURCE_GROUP, 2),
+    sources(SOL_IPV6, ip::MCAST_MSFILTER),
     int(SOL_IPV6, ipv6::RECVPKTINFO),
     sizes(SOL_IPV6, ipv6::PKTINFO, [20, 0, 0]),
     int(SOL_IPV6, ipv6::RECVHOPLIMIT),
@@ -188,8 +198,61 @@ impl Settable {
                 }
                 Ok(out)
             }
+            Form::Sources => {
+                let list = source_list(self.level, self.name);
+                let (mut out, count) = head_of(list, value)?;
+                out.extend(u32::try_from(count).map_err(|_| Errno::ENOBUFS)?.to_ne_bytes());
+                if count > SourceList::MOST {
+                    return Err(Errno::ENOBUFS);
+                }
+                // The host says what is wrong with a list that is shorter than its number.
+                for raw in value[list.start..].chunks_exact(list.size).take(count) {
+                    let end = out.len() + list.size;
+                    match list.size {
+                        STORAGE => {
+                            let family = list_family(list);
+                            let source = address::to_reach(family, raw, false);
+                            out.extend(address::encode(family, source.map_err(|_| Errno::EADDRNOTAVAIL)?));
+                        }
+                        _ => out.extend(raw),
+                    }
+                    out.resize(end, 0);
+                }
+                Ok(out)
+            }
         }
     }
+}
+
+/// The form of one of the options of `groups::is_source_filter`.
+pub fn source_list(level: i32, name: i32) -> SourceList {
+    let (start, size) =
+        if (level, name) == (SOL_IP, ip::MSFILTER) { (16, 4) } else { (GROUP_HEAD + STORAGE + 8, STORAGE) };
+    SourceList { level, name, start, size }
+}
+
+fn list_family(list: SourceList) -> Family {
+    if list.level == SOL_IP { Family::V4 } else { Family::V6 }
+}
+
+/// What stands before the number of sources in a guest's value, written anew, and that number.
+pub fn head_of(list: SourceList, value: &[u8]) -> Result<(Vec<u8>, usize)> {
+    let head = value.get(..list.start).ok_or(Errno::EINVAL)?;
+    let (head, count) = head.split_at(list.start - 4);
+    let count = u32::from_ne_bytes(count.try_into().map_err(|_| Errno::EINVAL)?);
+    let mut out = head.to_vec();
+    if list.size == STORAGE {
+        // Interface, group, which of its sources.
+        let family = list_family(list);
+        let raw = &head[GROUP_HEAD..GROUP_HEAD + STORAGE];
+        let group = address::to_reach(family, raw, false).map_err(|_| Errno::EINVAL)?;
+        out.truncate(4);
+        out.resize(GROUP_HEAD, 0);
+        out.extend(address::encode(family, group));
+        out.resize(GROUP_HEAD + STORAGE, 0);
+        out.extend(&head[GROUP_HEAD + STORAGE..]);
+    }
+    Ok((out, usize::try_from(count).map_err(|_| Errno::ENOBUFS)?))
 }
 
 pub fn settable(level: i32, name: i32) -> Option<Settable> {
@@ -228,5 +291,44 @@ pub fn asks_to_tell(level: i32, name: i32) -> bool {
         }
         SOL_UDP => name == udp::GRO,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_sources_are_bounded_and_written_anew() {
+        let plain = settable(SOL_IP, ip::MSFILTER).unwrap();
+        let of = |count: u32, sources: usize| {
+            let mut value = vec![224, 1, 2, 3, 127, 0, 0, 1, 1, 0, 0, 0];
+            value.extend(count.to_ne_bytes());
+            value.resize(16 + 4 * sources, 9);
+            value
+        };
+        assert_eq!(plain.checked(Family::V4, &of(2, 3)), Ok(of(2, 2)));
+        assert_eq!(plain.checked(Family::V4, &of(2, 1)), Ok(of(2, 1)));
+        assert_eq!(plain.checked(Family::V4, &of(65, 65)), Err(Errno::ENOBUFS));
+        assert_eq!(plain.checked(Family::V4, &of(u32::MAX, 0)), Err(Errno::ENOBUFS));
+        assert_eq!(plain.checked(Family::V4, &of(0, 0)[..15]), Err(Errno::EINVAL));
+
+        let storage = settable(SOL_IPV6, ip::MCAST_MSFILTER).unwrap();
+        let mut value = vec![7, 0, 0, 0, 1, 2, 3, 4];
+        for last in [1, 2] {
+            let end = value.len() + STORAGE;
+            value.extend(address::encode(Family::V6, netstack::Endpoint::any(Family::V6).with_port(last)));
+            // What nobody asked for behind an address is not handed on, nor is what fills up.
+            value.resize(end, 0xaa);
+            if last == 1 {
+                value.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+            }
+        }
+        let out = storage.checked(Family::V6, &value).unwrap();
+        assert_eq!(out.len(), value.len());
+        assert_eq!((&out[..4], out.iter().filter(|b| **b == 0xaa).count()), (&[7, 0, 0, 0][..], 0));
+        assert_eq!(out[4..8], [0; 4]);
+        value[GROUP_HEAD] = 99;
+        assert_eq!(storage.checked(Family::V6, &value), Err(Errno::EINVAL));
     }
 }
