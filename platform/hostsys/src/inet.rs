@@ -67,6 +67,8 @@ pub fn finish(fd: impl AsFd) -> io::Result<()> {
 pub enum Kind {
     Tcp,
     Udp,
+    /// UDP whose checksum need not cover all (udplite(7)); newer kernels have it no more.
+    UdpLite,
     /// Echo requests of ICMP and their answers (icmp(7)).
     Ping,
 }
@@ -75,15 +77,15 @@ pub enum Kind {
 /// `net.ipv4.ping_group_range`.
 pub fn open(v6: bool, kind: Kind) -> io::Result<OwnedFd> {
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    match kind {
-        Kind::Tcp => socket(family, SocketType::STREAM),
-        Kind::Udp => socket(family, SocketType::DGRAM),
-        Kind::Ping => {
-            let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            Ok(rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?)
-        }
-    }
+    let protocol = match kind {
+        Kind::Tcp => return socket(family, SocketType::STREAM),
+        Kind::Udp => return socket(family, SocketType::DGRAM),
+        Kind::UdpLite => ipproto::UDPLITE,
+        Kind::Ping if v6 => ipproto::ICMPV6,
+        Kind::Ping => ipproto::ICMP,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?)
 }
 
 /// bind(2)

@@ -131,9 +131,10 @@ fn host_rules() -> Vec<Rule> {
     const DGRAM: u64 = 2 | 0o4000 | 0o2_000_000;
     const IPPROTO_ICMP: u64 = 1;
     const IPPROTO_ICMPV6: u64 = 58;
+    const IPPROTO_UDPLITE: u64 = 136;
     let mut rules = Vec::new();
     for (family, ping) in [(AF_INET, IPPROTO_ICMP), (AF_INET6, IPPROTO_ICMPV6)] {
-        for (kind, protocol) in [(STREAM, 0), (DGRAM, 0), (DGRAM, ping)] {
+        for (kind, protocol) in [(STREAM, 0), (DGRAM, 0), (DGRAM, IPPROTO_UDPLITE), (DGRAM, ping)] {
             rules.push(call("socket", "a socket of a guest").eq(0, family).eq(1, kind).eq(2, protocol));
         }
     }

@@ -1,4 +1,4 @@
-//! `--network=host`: TCP, UDP and ping sockets of the host's network namespace behind the same calls. A guest's address, option
+//! `--network=host`: TCP, UDP, UDP-Lite and ping sockets of the host's network namespace behind the same calls. A guest's address, option
 //! or flag is parsed and written anew for the host, never handed on; what is not in the tables is refused here, and once
 //! more by the sentry's own filter.
 
@@ -12,8 +12,8 @@ use super::inet::address::{self, to_bind, to_reach};
 use super::inet::control::{SendControl, send_control};
 use super::inet::options::{SOL_IP, SOL_TCP, ip, number, tcp};
 use super::inet::{
-    Completions, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, InetFamily, SIOCINQ, SIOCOUTQ,
-    answer, directions, may_bind, may_ping, stack_for, stack_of,
+    Completions, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, InetFamily,
+    SIOCINQ, SIOCOUTQ, answer, directions, may_bind, may_ping, stack_for, stack_of,
 };
 use super::{Family as FamilyTrait, Received, SendArgs, SockOptions, SocketOps, Speaks};
 use abi::poll::PollEvents;
@@ -73,6 +73,7 @@ impl FamilyTrait for HostFamily {
             _ if own => return InetFamily(self.family).create(cx, kind, protocol),
             (SOCK_STREAM, 0 | IPPROTO_TCP) => (Kind::Tcp, IPPROTO_TCP),
             (SOCK_DGRAM, 0 | IPPROTO_UDP) => (Kind::Udp, IPPROTO_UDP),
+            (SOCK_DGRAM, IPPROTO_UDPLITE) => (Kind::UdpLite, IPPROTO_UDPLITE),
             (SOCK_DGRAM, n) if n == ping && !may_ping(cx) => return Err(Errno::EACCES),
             (SOCK_DGRAM, n) if n == ping => (Kind::Ping, ping),
             // The host would want a right of the sentry's for it, which it does not have.
@@ -84,7 +85,7 @@ impl FamilyTrait for HostFamily {
         let fd = inet::open(self.family == Family::V6, kind).map_err(|e| Errno::from_host(&e))?;
         let options = match kind {
             Kind::Tcp => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
-            Kind::Udp | Kind::Ping => SockOptions::new(Speaks::Internet(false)),
+            Kind::Udp | Kind::UdpLite | Kind::Ping => SockOptions::new(Speaks::Internet(false)),
         };
         let uid = cx.creds.euid;
         Ok((Arc::new(HostSocket::new(fd, self.family, kind, &self.place, uid, options)), protocol))
@@ -193,6 +194,10 @@ impl HostSocket {
 
     fn stream(&self) -> bool {
         self.kind == Kind::Tcp
+    }
+
+    fn is_udp(&self) -> bool {
+        matches!(self.kind, Kind::Udp | Kind::UdpLite)
     }
 
     /// Has news of a side told to who listens, if anybody does. True if that has just begun: what is there already has to be
@@ -322,7 +327,7 @@ impl SocketOps for HostSocket {
             self.listening.store(false, Ordering::Relaxed);
             return host(inet::disconnect(&*self.fd));
         }
-        let to = to_host(self.family, to_reach(self.family, addr, self.kind == Kind::Udp)?);
+        let to = to_host(self.family, to_reach(self.family, addr, self.is_udp())?);
         let result = host(inet::connect_now(&*self.fd, to));
         if matches!(result, Err(Errno::EINPROGRESS | Errno::EALREADY)) {
             // Whoever waits for the end of it looks again.
@@ -370,7 +375,7 @@ impl SocketOps for HostSocket {
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
         let with = send_control(self.family, &args.control)?;
-        let udp = self.kind == Kind::Udp;
+        let udp = self.is_udp();
         let to = match args.to {
             // An address without a family is none, for a socket of IPv6.
             Some(raw) if udp && self.family == Family::V6 && address::family_of(raw)? == AF_UNSPEC => None,

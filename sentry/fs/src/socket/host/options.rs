@@ -1,7 +1,7 @@
 //! The socket options that guests may set and read on sockets of the host.
 
 use crate::socket::inet::address;
-use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, ip, ipv6, tcp, udp};
+use crate::socket::inet::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, tcp, udp};
 use abi::socket::{SOL_SOCKET, so};
 use abi::{Errno, Result};
 use netstack::Family;
@@ -50,7 +50,7 @@ const fn sources(level: i32, name: i32) -> Settable {
 }
 
 /// All of them: what is not here neither passes the sentry nor its filter.
-pub const SETTABLE: [Settable; 97] = [
+pub const SETTABLE: [Settable; 99] = [
     int(SOL_SOCKET, so::REUSEADDR),
     int(SOL_SOCKET, so::BROADCAST),
     int(SOL_SOCKET, so::SNDBUF),
@@ -136,6 +136,9 @@ pub const SETTABLE: [Settable; 97] = [
     int(SOL_UDP, udp::CORK),
     int(SOL_UDP, udp::SEGMENT),
     int(SOL_UDP, udp::GRO),
+    // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV
+    int(SOL_UDPLITE, 10),
+    int(SOL_UDPLITE, 11),
     int(SOL_TCP, tcp::NODELAY),
     int(SOL_TCP, tcp::MAXSEG),
     int(SOL_TCP, tcp::CORK),

@@ -33,7 +33,7 @@ pub const IPPROTO_ICMP: i32 = 1;
 pub const IPPROTO_ICMPV6: i32 = 58;
 pub const IPPROTO_TCP: i32 = 6;
 pub const IPPROTO_UDP: i32 = 17;
-const IPPROTO_UDPLITE: i32 = 136;
+pub(super) const IPPROTO_UDPLITE: i32 = 136;
 
 /// Makes sockets of one of the two families.
 pub struct InetFamily(pub Family);
