@@ -48,6 +48,9 @@ pub trait Source {
     /// it used.
     fn drain_with(&mut self, max: usize, f: &mut dyn FnMut(&[Block<'_>]) -> Result<usize>) -> Result<usize>;
 
+    /// As [`Source::take`], but only what `f` says it used of the bytes leaves the source.
+    fn offer(&mut self, buf: &mut [u8], f: &mut dyn FnMut(&[u8]) -> Result<usize>) -> Result<usize>;
+
     /// Takes everything that remains (at most `limit` bytes, else EMSGSIZE) into a vector.
     fn take_all(&mut self, limit: usize) -> Result<Vec<u8>> {
         let len = self.remaining();
@@ -127,6 +130,14 @@ impl Source for SliceSource<'_> {
         buf[..n].copy_from_slice(&self.data[self.done..self.done + n]);
         self.done += n;
         Ok(n)
+    }
+    fn offer(&mut self, buf: &mut [u8], f: &mut dyn FnMut(&[u8]) -> Result<usize>) -> Result<usize> {
+        let before = self.done;
+        let got = self.take(buf)?;
+        self.done = before;
+        let used = f(&buf[..got])?.min(got);
+        self.done += used;
+        Ok(used)
     }
     fn drain_with(&mut self, max: usize, f: &mut dyn FnMut(&[Block<'_>]) -> Result<usize>) -> Result<usize> {
         let n = max.min(self.remaining());

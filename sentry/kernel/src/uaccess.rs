@@ -269,6 +269,26 @@ impl Source for UserCursor<'_> {
         let len = buf.len();
         self.each(len, &mut |mm, addr, off, n| mm.copy_in_partial(addr, &mut buf[off..off + n]))
     }
+    fn offer(&mut self, buf: &mut [u8], f: &mut dyn FnMut(&[u8]) -> Result<usize>) -> Result<usize> {
+        let before = (self.part, self.at, self.left);
+        let got = self.take(buf)?;
+        let after = (self.part, self.at, self.left);
+        (self.part, self.at, self.left) = before;
+        let used = f(&buf[..got])?.min(got);
+        if used == got {
+            (self.part, self.at, self.left) = after;
+        } else {
+            let mut rest = used;
+            while rest > 0
+                && let Some((_, len)) = self.here()
+            {
+                let n = len.min(rest);
+                self.advance(n);
+                rest -= n;
+            }
+        }
+        Ok(used)
+    }
     fn drain_with(&mut self, max: usize, f: &mut dyn FnMut(&[Block<'_>]) -> Result<usize>) -> Result<usize> {
         self.blocks(max, platform::Access::Read, f)
     }

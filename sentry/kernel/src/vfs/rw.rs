@@ -78,6 +78,12 @@ impl Source for Limited<'_> {
         self.left -= k;
         Ok(k)
     }
+    fn offer(&mut self, buf: &mut [u8], f: &mut dyn FnMut(&[u8]) -> Result<usize>) -> Result<usize> {
+        let n = buf.len().min(self.left);
+        let k = self.inner.offer(&mut buf[..n], f)?;
+        self.left -= k;
+        Ok(k)
+    }
     fn drain_with(
         &mut self,
         max: usize,

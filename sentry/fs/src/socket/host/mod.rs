@@ -39,6 +39,8 @@ use tables::Tables;
 
 /// The largest piece of a stream that is copied at once; a datagram is never larger.
 const PIECE: usize = 64 << 10;
+/// What Linux copies at once into the queue of a stream, at most (`SKB_FRAG_PAGE_ORDER`).
+const PART: usize = 32 << 10;
 
 /// Makes sockets of the host for tasks in the sandbox's first network namespace; others have stacks of their own.
 pub struct HostFamily {
@@ -397,23 +399,17 @@ impl SocketOps for HostSocket {
             return Ok(sent);
         }
         let mut done = 0;
+        let mut buffer = vec![0; args.data.remaining().min(PIECE)];
         while args.data.remaining() > 0 {
+            let want = args.data.remaining().min(PIECE);
             // Only what the host takes leaves the source.
-            let sent = args.data.drain_with(PIECE, &mut |blocks| {
-                let mut piece = Vec::new();
-                for block in blocks {
-                    let at = piece.len();
-                    piece.resize(at + block.len(), 0);
-                    let got = block.read_partial(0, &mut piece[at..]);
-                    piece.truncate(at + got);
-                    if got < block.len() {
-                        break;
-                    }
-                }
-                if piece.is_empty() {
+            let sent = args.data.offer(&mut buffer[..want], &mut |data| {
+                // Of a part that cannot be read whole Linux sends nothing.
+                let end = if data.len() < want { data.len() - data.len() % PART } else { want };
+                if end == 0 {
                     return Err(Errno::EFAULT);
                 }
-                host(inet::send_to(&*self.fd, &piece, None, flags))
+                host(inet::send_to(&*self.fd, &data[..end], None, flags))
             });
             match sent {
                 Ok(0) => break,

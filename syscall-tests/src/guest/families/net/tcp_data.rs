@@ -443,6 +443,39 @@ fn vectors(net: Net) {
     ret("ftruncate", sys!(ftruncate, c, 0));
 }
 
+/// Of many parts only some fit: what is said to be sent is what arrives.
+fn parts_that_do_not_fit(net: Net) {
+    let (c, s) = connection(net);
+    must("SO_SNDBUF", set(c, SOL_SOCKET, libc::SO_SNDBUF, 20_000));
+    let all: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8 ^ (n >> 12) as u8).collect();
+    let (mut sent, mut got) = (0, Vec::<u8>::new());
+    let mut partial = false;
+    while got.len() < all.len() {
+        while sent < all.len() {
+            let iov: Vec<[usize; 2]> =
+                all[sent..].chunks(777).take(300).map(|p| [p.as_ptr() as usize, p.len()]).collect();
+            let offered: usize = iov.iter().map(|p| p[1]).sum();
+            let mut message: libc::msghdr = crate::case::zeroed();
+            message.msg_iov = iov.as_ptr().cast_mut().cast();
+            message.msg_iovlen = iov.len();
+            let n = sys!(sendmsg, c, &message, MSG_DONTWAIT);
+            if n <= 0 {
+                break;
+            }
+            sent += n as usize;
+            partial |= (n as usize) < offered;
+        }
+        let mut buffer = vec![0; 1 << 20];
+        match sys!(recvfrom, s, buffer.as_mut_ptr(), buffer.len(), MSG_DONTWAIT, 0, 0) {
+            n if n > 0 => got.extend(&buffer[..n as usize]),
+            // It is on its way, or there is room to send again.
+            _ => pause_ms(1),
+        }
+    }
+    claim("some did not fit", partial);
+    claim("in order", sent == all.len() && got == all);
+}
+
 fn connecting_again(net: Net) {
     let (l, a) = listener(net);
     let c = tcp(net);
@@ -479,6 +512,7 @@ pub const NETS: &[Case] = nets![
     [v4 v6] "shutdown/tcp_wakes" "recvfrom" shutdown_wakes;
     [v4 v6] "setsockopt/tcp_cork" "sendto" cork;
     [v4 v6] "ioctl/tcp_queues" "" queues;
+    [v4 v6] "sendmsg/tcp_parts" "recvfrom" parts_that_do_not_fit;
     [v4 v6] "sendto/tcp_fault" "recvfrom mmap munmap" fault_in_the_middle;
     [v4 v6] "writev/tcp" "readv pread64 pwrite64" vectors;
     [v4 v6] "connect/tcp_again" "recvfrom" connecting_again;
