@@ -116,15 +116,13 @@ fn set(settings: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// The settings that decide what a guest may do with the host's sockets, as they are now.
+/// The settings that decide what the host's sockets do, as they are now.
 fn told() -> std::io::Result<OwnedFd> {
-    const SETTINGS: [&str; 3] =
-        ["net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "net.ipv4.ip_local_port_range"];
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let mut write = std::fs::File::from(write);
-    for name in SETTINGS {
+    for name in sentry::net::settings() {
         // One that cannot be read stays as it is at first.
-        if let Some(value) = setting(name).and_then(|file| std::fs::read_to_string(file).ok()) {
+        if let Ok(value) = std::fs::read_to_string(Path::new("/proc/sys").join(name)) {
             writeln!(write, "{name} {}", value.trim_end())?;
         }
     }

@@ -4,6 +4,7 @@
 use abi::{Errno, Result};
 use ksync::{LockClass, Mutex};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a value looks like.
 #[derive(Clone, Copy, Debug)]
@@ -156,11 +157,12 @@ pub const SETTINGS: &[Setting] = &[
 #[derive(Debug)]
 pub struct Sysctls {
     changed: Mutex<BTreeMap<&'static str, String>>,
+    writes: AtomicU64,
 }
 
 impl Default for Sysctls {
     fn default() -> Self {
-        Sysctls { changed: Mutex::new(LockClass::Leaf, BTreeMap::new()) }
+        Sysctls { changed: Mutex::new(LockClass::Leaf, BTreeMap::new()), writes: AtomicU64::new(0) }
     }
 }
 
@@ -178,6 +180,11 @@ impl Sysctls {
     /// The value as a number; 0 for one that is none.
     pub fn get_int(&self, path: &str) -> i64 {
         Self::find(path).and_then(|s| self.get(s).parse().ok()).unwrap_or(0)
+    }
+
+    /// How often values have been set: who sees the same number again has nothing new to look for.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// Sets a value from what was written. EINVAL for what is no such value, EACCES for fixed ones.
@@ -211,6 +218,7 @@ impl Sysctls {
             Kind::Text(max) => text.chars().take(max).collect(),
         };
         self.changed.lock().insert(s.path, value);
+        self.writes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }

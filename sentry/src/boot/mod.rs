@@ -176,12 +176,7 @@ fn await_commit(
 fn take_over_settings(kernel: &Kernel, settings: OwnedFd) -> std::io::Result<()> {
     // Not the file itself, which would ask for its size: the filter has no rule for that.
     let text = std::io::read_to_string(File::from(settings).take(1 << 16))?;
-    for line in text.lines() {
-        let Some((name, value)) = line.split_once(' ') else { continue };
-        if !matches!(fs::proc::set_by_name(&kernel.sysctls, name, value), Some(Ok(()))) {
-            tracing::warn!("the network namespace has {name} = {value}, which the sandbox cannot show");
-        }
-    }
+    fs::socket::host::settings::Settings::of(kernel).take_over(&kernel.sysctls, &text);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod runner;
 #[cfg(test)]
 mod tests;
 
+pub use ::fs::socket::host::settings::shown as settings;
 pub use ::fs::socket::host::tables::NAMES as TABLES;
 pub use donation::{CONVERSATIONS, DOORS, Donation, NameServer, Steered};
 pub use name_server::ADDRESS as NAME_SERVER;

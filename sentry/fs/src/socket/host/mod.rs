@@ -4,6 +4,7 @@
 
 mod options;
 mod receive;
+pub mod settings;
 pub mod tables;
 
 pub use options::{SETTABLE, Settable};
@@ -31,6 +32,7 @@ use platform::hostsys::datagram;
 use platform::hostsys::edges::{Edge, Edges, Side, Watch};
 use platform::hostsys::inet::{self, Kind};
 use platform::hostsys::poller::ready_now;
+use settings::Settings;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -54,12 +56,13 @@ pub struct HostFamily {
 struct Place {
     edges: Arc<Edges>,
     tables: Arc<Tables>,
+    settings: Arc<Settings>,
 }
 
 /// Has the sandbox use the host's sockets from now on. To be called before any guest runs, and before the filter is there.
 pub fn register(kernel: &Arc<Kernel>, net: &kernel::task::OtherNamespace) -> std::io::Result<()> {
     let families = super::Families::of(kernel);
-    let place = Place { edges: Edges::new()?, tables: Tables::of(kernel) };
+    let place = Place { edges: Edges::new()?, tables: Tables::of(kernel), settings: Settings::of(kernel) };
     for (number, family) in [(abi::socket::AF_INET, Family::V4), (abi::socket::AF_INET6, Family::V6)] {
         let (stack, place) = (stack_of(kernel, net), place.clone());
         families.register(number, Arc::new(HostFamily { family, stack, place }));
@@ -89,6 +92,9 @@ impl FamilyTrait for HostFamily {
             Kind::Tcp => SockOptions::with_buffers(Speaks::Internet(true), 16384, 131_072),
             Kind::Udp | Kind::UdpLite | Kind::Ping => SockOptions::new(Speaks::Internet(false)),
         };
+        if let Some(task) = cx.task {
+            self.place.settings.apply(&task.kernel().sysctls, &fd, self.family, kind);
+        }
         let uid = cx.creds.euid;
         Ok((Arc::new(HostSocket::new(fd, self.family, kind, &self.place, uid, options)), protocol))
     }
@@ -312,7 +318,16 @@ impl SocketOps for HostSocket {
         if self.kind != Kind::Ping && !may_bind(cx, to.port) {
             return Err(Errno::EACCES);
         }
-        host(inet::bind(&*self.fd, to_host(self.family, to)))
+        let to = to_host(self.family, to);
+        let settings = &self.place.settings;
+        let anywhere = cx.task.and_then(|task| settings.anywhere(&task.kernel().sysctls, self.family));
+        let Some((level, name)) = anywhere else { return host(inet::bind(&*self.fd, to)) };
+        let was = host(inet::option(&*self.fd, level, name, 4))?;
+        host(inet::set_option(&*self.fd, level, name, &1i32.to_ne_bytes()))?;
+        let result = host(inet::bind(&*self.fd, to));
+        // The guest has not asked for it on this socket.
+        host(inet::set_option(&*self.fd, level, name, &was))?;
+        result
     }
 
     fn listen(&self, _cx: &Caller<'_>, backlog: u32) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use super::address;
 use super::control::SendControl;
-use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number};
+use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number, tcp};
 use super::stacks::{QueueWaker, errno};
 use crate::socket::filter::Asked;
 use crate::socket::{Received, SockOptions};
@@ -98,9 +98,12 @@ impl Base {
     }
 
     /// Takes over what the settings say of new sockets (`net.ipv4.ip_default_ttl`, `net.ipv6.bindv6only`,
-    /// `ip_nonlocal_bind`).
+    /// `ip_nonlocal_bind`, `net.ipv4.tcp_keepalive_*`).
     pub fn with_settings(self, cx: &Caller<'_>) -> Base {
         let Some(task) = cx.task else { return self };
+        if task.kernel().sysctls.writes() == 0 {
+            return self;
+        }
         let number = |path| i32::try_from(task.kernel().sysctls.get_int(path)).unwrap_or(0);
         let ttl = number("net/ipv4/ip_default_ttl");
         if ttl != 64 {
@@ -108,6 +111,17 @@ impl Base {
         }
         if self.family == Family::V6 && number("net/ipv6/bindv6only") != 0 {
             self.numbers.put(SOL_IPV6, ipv6::V6ONLY, 1);
+        }
+        let kept_alive = [
+            ("net/ipv4/tcp_keepalive_time", tcp::KEEPIDLE, 7200),
+            ("net/ipv4/tcp_keepalive_intvl", tcp::KEEPINTVL, 75),
+            ("net/ipv4/tcp_keepalive_probes", tcp::KEEPCNT, 9),
+        ];
+        for (path, name, usual) in kept_alive.into_iter().filter(|_| self.stream) {
+            let value = number(path);
+            if value != usual {
+                self.numbers.put(SOL_TCP, name, value);
+            }
         }
         let anywhere = number(if self.family == Family::V4 {
             "net/ipv4/ip_nonlocal_bind"

@@ -117,7 +117,6 @@ fn settings() {
     for path in [
         "ipv4/ip_local_port_range",
         "ipv4/ip_unprivileged_port_start",
-        "ipv4/ping_group_range",
         "ipv4/ip_default_ttl",
         "ipv4/ip_nonlocal_bind",
         "ipv4/tcp_keepalive_time",
@@ -135,14 +134,6 @@ fn settings() {
     crate::out::claim("from the range", (40000..=40010).contains(&port));
     say!("{}", write("ipv4/ip_local_port_range", "nonsense"));
     say!("{}", write("ipv4/ip_local_port_range", "32768 60999"));
-    say!("{}", write("ipv4/ip_unprivileged_port_start", "70"));
-    in_child("user", || {
-        must("setuid", sys!(setuid, 1000));
-        ret("80", bind(tcp(V4), &V4.loopback(80)));
-        ret("69", bind(tcp(V4), &V4.loopback(69)));
-        0
-    });
-    say!("{}", write("ipv4/ip_unprivileged_port_start", "1024"));
     say!("{}", write("ipv6/bindv6only", "1"));
     say!("{}", get(tcp(V6), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY));
     say!("{}", write("ipv6/bindv6only", "0"));
@@ -153,6 +144,26 @@ fn settings() {
     ret("nobody's address", bind(tcp(V4), &V4.nowhere(0)));
     say!("{}", write("ipv4/ip_nonlocal_bind", "0"));
     ret("nobody's address", bind(tcp(V4), &V4.nowhere(0)));
+    say!("{}", get(udp(V4), libc::IPPROTO_IP, libc::IP_FREEBIND));
+    say!("{}", write("ipv4/tcp_keepalive_time", "77"));
+    say!("{}", get(tcp(V4), libc::IPPROTO_TCP, libc::TCP_KEEPIDLE));
+    say!("{}", write("ipv4/tcp_keepalive_time", "7200"));
+    say!("{}", write("ipv4/tcp_keepalive_probes", "3"));
+    say!("{}", get(tcp(V6), libc::IPPROTO_TCP, libc::TCP_KEEPCNT));
+    say!("{}", write("ipv4/tcp_keepalive_probes", "9"));
+}
+
+/// Who may do what.
+fn rights() {
+    say!("{}", setting("ipv4/ping_group_range"));
+    say!("{}", write("ipv4/ip_unprivileged_port_start", "70"));
+    in_child("user", || {
+        must("setuid", sys!(setuid, 1000));
+        ret("80", bind(tcp(V4), &V4.loopback(80)));
+        ret("69", bind(tcp(V4), &V4.loopback(69)));
+        0
+    });
+    say!("{}", write("ipv4/ip_unprivileged_port_start", "1024"));
 }
 
 pub const CASES: &[Case] = &[
@@ -160,5 +171,6 @@ pub const CASES: &[Case] = &[
     case("ioctl/interface_wrong", "", wrong),
     case("ioctl/interface_list", "", list),
     case("ioctl/interface_changed", "setuid", changed),
-    case("bind/network_settings", "write setuid", settings),
+    case("bind/network_settings", "write", settings),
+    case("bind/network_rights", "write setuid", rights),
 ];
