@@ -466,6 +466,14 @@ hasnot "$out" eth0
 eq "$(NET=bridge run --rm bb echo up)" up
 ## network-host-starts
 eq "$(NET=host run --rm bb echo up)" up
+## network-host-tables
+# What is below /proc/net is the namespace's, and the container finds its own processes behind its sockets.
+out=$(NET=host run --rm bb sh -c 'nc -l -p 18190 > /dev/null & sleep 1; netstat -tln | grep 18190
+    number=$(awk "\$2 ~ /:470E\$/ && \$4 == \"0A\" { print \$10 }" /proc/net/tcp /proc/net/tcp6); ls -l /proc/$!/fd | grep "socket:.$number.$"
+    echo | nc 127.0.0.1 18190; awk "/ lo:/ { print \"lo\", (\$2 > 0) }" /proc/net/dev')
+has "$out" :18190
+has "$out" socket:
+has "$out" 'lo 1'
 ## network-container
 NET=bridge run -d --name "$N" bb sleep 100 > /dev/null
 eq "$(NET=container:$N run --rm bb echo up)" up
