@@ -7,6 +7,7 @@ use crate::error::{NetError, Result};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What somebody asks for, or has.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,8 @@ pub struct ClaimId {
 struct Entry {
     id: u64,
     claim: Claim,
-    /// TIME-WAIT: gone at this time.
+    /// TIME-WAIT: since when, and gone at this time.
+    since: u64,
     until: Option<u64>,
 }
 
@@ -63,7 +65,7 @@ pub struct Ports {
 }
 
 /// How long a port stays taken after an active close (`TCP_TIMEWAIT_LEN`).
-const TIME_WAIT: u64 = 60_000_000_000;
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// How soon a connect may take a port in TIME-WAIT over (`tcp_tw_reuse` on loopback).
 const REUSE_AFTER: u64 = 1_000_000_000;
 
@@ -89,7 +91,7 @@ impl Ports {
         }
         if let (Some(a), Some(b)) = (new.connected_to, o.connected_to) {
             // Connections are told apart by both ends.
-            let stale = old.until.is_some_and(|u| now + TIME_WAIT >= u + REUSE_AFTER);
+            let stale = old.until.is_some() && now >= old.since + REUSE_AFTER;
             return a == b && new.ip == o.ip && !stale;
         }
         let may_share = match self.rules {
@@ -131,7 +133,7 @@ impl Ports {
     fn insert(table: &mut Table, port: u16, claim: Claim) -> ClaimId {
         table.next += 1;
         let id = table.next;
-        table.ports.entry(port).or_default().push(Entry { id, claim, until: None });
+        table.ports.entry(port).or_default().push(Entry { id, claim, since: 0, until: None });
         ClaimId { port, id }
     }
 
@@ -212,17 +214,20 @@ impl Ports {
         Self::remove(&mut table, id);
     }
 
-    /// Keeps a port for the time of TIME-WAIT, then gives it back.
-    pub fn linger(&self, env: &dyn Env, id: ClaimId) {
-        let until = env.monotonic() + TIME_WAIT;
+    /// Keeps a port for some time (of TIME-WAIT or FIN-WAIT-2), then gives it back.
+    pub fn linger(&self, env: &dyn Env, id: ClaimId, time: Duration) {
+        let now = env.monotonic();
+        let until = now + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = table.ports.get_mut(&id.port).and_then(|e| e.iter_mut().find(|e| e.id == id.id))
         else {
             return;
         };
+        entry.since = now;
         entry.until = Some(until);
         entry.claim.listening = false;
-        table.waiting.push_back((until, id));
+        let place = table.waiting.partition_point(|(other, _)| *other <= until);
+        table.waiting.insert(place, (until, id));
     }
 
     /// The connections in TIME-WAIT: both ends, and how long it still takes.
@@ -298,7 +303,7 @@ mod tests {
         let p = Ports::new(Rules::Tcp);
         let ids: Vec<ClaimId> = (0..10).map(|_| p.claim(&env, RANGE, 0, claim("0.0.0.0")).unwrap()).collect();
         assert_eq!(p.claim(&env, RANGE, 0, claim("0.0.0.0")), Err(NetError::AddressInUse));
-        p.linger(&env, ids[3]);
+        p.linger(&env, ids[3], TIME_WAIT);
         assert_eq!(p.claim(&env, RANGE, ids[3].port, claim("0.0.0.0")), Err(NetError::AddressInUse));
         env.advance(61_000_000_000);
         p.claim(&env, RANGE, ids[3].port, claim("0.0.0.0")).unwrap();

@@ -5,10 +5,14 @@ use crate::buf::{Buf, Ledger, PIECE};
 use crate::engine::memory::LEAST;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
+use crate::local::terms::{Terms, agree};
+use crate::ports::TIME_WAIT;
 use crate::tcp::StreamOptions;
 use crate::tcp::transport::{Parting, StreamCounts, TakeHow, Taken, TcpState, Transport};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// What may wait in a direction when nobody set the buffers: about what Linux grows them to on loopback.
 const SEND_LIMIT: usize = 2 << 20;
@@ -45,7 +49,11 @@ struct Direction {
     no_space: bool,
     send_limit: usize,
     receive_limit: usize,
+    /// `TCP_NOTSENT_LOWAT` of the writer.
+    not_sent_low: Option<usize>,
     segments: u64,
+    /// The largest of them.
+    largest: u32,
 }
 
 impl Default for Direction {
@@ -63,7 +71,9 @@ impl Default for Direction {
             no_space: false,
             send_limit: SEND_LIMIT,
             receive_limit: RECEIVE_LIMIT,
+            not_sent_low: None,
             segments: 0,
+            largest: 0,
         }
     }
 }
@@ -73,10 +83,16 @@ impl Direction {
     fn used(&self) -> usize {
         (self.bytes + self.reserved).saturating_sub(self.receive_limit)
     }
-    /// As `sk_stream_is_writeable`: a third is free.
+    /// Whether the writer has to wait: the buffer is full, or as much is unsent as may be.
+    fn full(&self) -> bool {
+        let used = self.used();
+        used >= self.send_limit || self.not_sent_low.is_some_and(|low| used >= low)
+    }
+    /// As `sk_stream_is_writeable`: a third is free, and half of what may be unsent.
     fn writable(&self) -> bool {
         let used = self.used();
-        self.send_limit.saturating_sub(used) >= used / 2 && used < self.send_limit
+        let low = self.not_sent_low.is_none_or(|low| 2 * used < low);
+        self.send_limit.saturating_sub(used) >= used / 2 && !self.full() && low
     }
     /// Whether the reader stands before the urgent byte and how far.
     fn to_mark(&self) -> Option<usize> {
@@ -119,6 +135,8 @@ struct Shared {
     reset: bool,
     /// Which end finished first: it is the one that waits in TIME-WAIT.
     first_fin: Option<usize>,
+    /// `TCP_LINGER2` of each end.
+    fin_timeout: [Option<Duration>; 2],
 }
 
 /// A connection.
@@ -128,12 +146,21 @@ struct Connection {
     /// Told of news of the listener's end until it is accepted.
     embryo: OnceLock<Arc<dyn Waker>>,
     ledger: Arc<Ledger>,
+    terms: [Terms; 2],
 }
 
 impl Connection {
-    fn new(ledger: &Arc<Ledger>) -> Arc<Connection> {
+    /// `client` is the end that connects, `server` the one that listens.
+    fn new(
+        ledger: &Arc<Ledger>,
+        to: IpAddr,
+        client: &StreamOptions,
+        server: &StreamOptions,
+    ) -> Arc<Connection> {
+        let shared = Shared { fin_timeout: [client.fin_timeout, server.fin_timeout], ..Shared::default() };
         Arc::new(Connection {
-            shared: Mutex::default(),
+            terms: agree(to, client, server),
+            shared: Mutex::new(shared),
             wakers: Default::default(),
             embryo: OnceLock::new(),
             ledger: Arc::clone(ledger),
@@ -157,15 +184,20 @@ pub struct LocalEnd {
 }
 
 /// The two ends of a new connection: who connects, who listens.
-pub fn pair(ledger: &Arc<Ledger>) -> (Arc<LocalEnd>, Arc<LocalEnd>) {
-    let conn = Connection::new(ledger);
+pub fn pair(
+    ledger: &Arc<Ledger>,
+    to: IpAddr,
+    client: &StreamOptions,
+    server: &StreamOptions,
+) -> (Arc<LocalEnd>, Arc<LocalEnd>) {
+    let conn = Connection::new(ledger, to, client, server);
     let client = Arc::new(LocalEnd { conn: Arc::clone(&conn), tx: 0, rx: 1 });
     (client, Arc::new(LocalEnd { conn, tx: 1, rx: 0 }))
 }
 
 /// The end of a connection of a socket to itself.
-pub fn loopback(ledger: &Arc<Ledger>) -> Arc<LocalEnd> {
-    Arc::new(LocalEnd { conn: Connection::new(ledger), tx: 0, rx: 0 })
+pub fn loopback(ledger: &Arc<Ledger>, to: IpAddr, options: &StreamOptions) -> Arc<LocalEnd> {
+    Arc::new(LocalEnd { conn: Connection::new(ledger, to, options, options), tx: 0, rx: 0 })
 }
 
 impl Shared {
@@ -226,10 +258,9 @@ impl Transport for LocalEnd {
             return Err(NetError::BrokenPipe);
         }
         let d = &mut s.dirs[self.tx];
-        let used = d.used();
         // Whoever has next to nothing gets on even without memory, so that readers make room.
         let poor = d.bytes >= LEAST && self.conn.ledger.exhausted();
-        if used >= d.send_limit || poor {
+        if d.full() || poor {
             d.no_space = true;
             return Err(NetError::WouldBlock);
         }
@@ -278,8 +309,10 @@ impl Transport for LocalEnd {
                 self.conn.ledger.add(n);
                 d.bytes += n;
                 d.written += n as u64;
-                let segments = n.div_ceil(65483) as u64;
+                let most = self.conn.terms[me].send_segment.max(1);
+                let segments = n.div_ceil(most as usize) as u64;
                 d.segments += segments;
+                d.largest = d.largest.max(u32::try_from(n).map_or(most, |n| n.min(most)));
                 self.conn.ledger.count_segments(segments);
                 if urgent && let Some(byte) = data.bytes().last() {
                     d.urgent = Some(Urgent { at: d.written - 1, byte: *byte, taken: false });
@@ -492,7 +525,19 @@ impl Transport for LocalEnd {
                     s.dirs[me].fin = true;
                     s.first_fin.get_or_insert(me);
                 }
-                parting = if s.first_fin == Some(me) { Parting::Wait } else { Parting::Free };
+                parting = match s.fin_timeout[me] {
+                    _ if s.first_fin != Some(me) => Parting::Free,
+                    _ if s.dirs[self.rx].fin => Parting::Wait(TIME_WAIT),
+                    // Nobody waits for the peer's end: once it has ours it is reset (`TCP_LINGER2` below 0).
+                    None => {
+                        self.conn.ledger.count_reset(self.open_ends(&s));
+                        s.reset = true;
+                        s.broken(peer, true);
+                        news = true;
+                        Parting::Free
+                    }
+                    Some(time) => Parting::Wait(time),
+                };
             }
             self.conn.ledger.subtract(s.dirs[self.rx].bytes);
             garbage = s.dirs[self.rx].forget();
@@ -534,12 +579,35 @@ impl Transport for LocalEnd {
 
     fn configure(&self, options: &StreamOptions) {
         let mut s = self.lock();
+        s.fin_timeout[self.tx] = options.fin_timeout;
+        s.dirs[self.tx].not_sent_low = options.not_sent_low;
         if let Some(n) = options.send_buffer {
             s.dirs[self.tx].send_limit = n.max(1);
         }
         if let Some(n) = options.receive_buffer {
             s.dirs[self.rx].receive_limit = n.max(1);
         }
+        let d = &mut s.dirs[self.tx];
+        let room_made = d.no_space && d.writable();
+        d.no_space &= !room_made;
+        drop(s);
+        if room_made {
+            self.wake(self.tx, Events::WRITABLE | Events::WRBAND);
+        }
+    }
+
+    fn terms(&self) -> Option<Terms> {
+        let mut terms = self.conn.terms[self.tx];
+        let s = self.lock();
+        let (tx, rx) = (&s.dirs[self.tx], &s.dirs[self.rx]);
+        // A window that was clamped is one for what is read, not for what waits.
+        let left = |d: &Direction| u32::try_from(d.receive_limit.saturating_sub(d.bytes)).unwrap_or(u32::MAX);
+        terms.send_window = terms.send_window.min(left(tx));
+        terms.receive_window = terms.receive_window.min(left(rx));
+        if rx.written > 0 {
+            terms.receive_segment = rx.largest.min(terms.advertised).max(terms.receive_segment);
+        }
+        Some(terms)
     }
 
     fn counts(&self) -> StreamCounts {

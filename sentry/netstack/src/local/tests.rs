@@ -11,8 +11,14 @@ fn receive(e: &LocalEnd, max: usize) -> Result<Vec<u8>> {
     Ok(e.take(max, TakeHow::default())?.parts.iter().flat_map(|b| b.bytes().to_vec()).collect())
 }
 
+const LO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+fn pair_of(ledger: &Arc<Ledger>) -> (Arc<LocalEnd>, Arc<LocalEnd>) {
+    pair(ledger, LO, &StreamOptions::default(), &StreamOptions::default())
+}
+
 fn connected() -> (Arc<LocalEnd>, Arc<LocalEnd>, Arc<Told>, Arc<Told>) {
-    let (a, b) = pair(&Arc::default());
+    let (a, b) = pair_of(&Arc::default());
     let (wa, wb) = (Arc::new(Told::default()), Arc::new(Told::default()));
     a.set_waker(wa.clone());
     b.set_waker(wb.clone());
@@ -37,7 +43,7 @@ fn data_arrives_in_order_and_the_end_is_seen() {
     send(&b, b"x").unwrap();
     assert_eq!(receive(&a, 9).unwrap(), b"x");
     assert_eq!(b.close(false), Parting::Free);
-    assert_eq!(a.close(false), Parting::Wait);
+    assert_eq!(a.close(false), Parting::Wait(TIME_WAIT));
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn a_full_direction_tells_when_there_is_room() {
 
 #[test]
 fn a_socket_talks_to_itself() {
-    let e = loopback(&Arc::default());
+    let e = loopback(&Arc::default(), LO, &StreamOptions::default());
     send(&e, b"me").unwrap();
     assert_eq!(receive(&e, 9).unwrap(), b"me");
     e.shutdown(false, true);
@@ -110,13 +116,13 @@ fn a_socket_talks_to_itself() {
 fn what_is_queued_is_counted_and_limited() {
     let ledger: Arc<Ledger> = Arc::default();
     ledger.set_most(100_000);
-    let ends: Vec<_> = (0..10).map(|_| pair(&ledger)).collect();
+    let ends: Vec<_> = (0..10).map(|_| pair_of(&ledger)).collect();
     for (a, _) in &ends {
         while send(a, &[1; 10_000]).is_ok() {}
     }
     assert!((100_000..170_000).contains(&ledger.used()), "{}", ledger.used());
     // The poorest gets on.
-    let (a, b) = pair(&ledger);
+    let (a, b) = pair_of(&ledger);
     assert!(send(&a, &[1; 3000]).is_ok());
     let mut got = 0;
     for (_, b) in &ends {

@@ -133,7 +133,7 @@ impl Listener {
                 q.waiting.push_back(Waiting { socket: Arc::downgrade(client), local: from, remote: to });
                 return Offer::Wait;
             }
-            let (theirs, ours) = stream::pair(ledger);
+            let (theirs, ours) = stream::pair(ledger, to.ip, &client.settings(), &q.options);
             bump(&client.stack().counters.passive_opens);
             if q.options.defer_accept > 0 {
                 ours.set_embryo_waker(Arc::new(Promote(Arc::downgrade(self))));

@@ -4,6 +4,7 @@ mod listener;
 pub mod transport;
 
 pub use crate::engine::tcp::{Algorithm, ConnOptions as StreamOptions, TcpInfo};
+pub use crate::local::terms::Terms;
 use listener::Offer;
 pub use listener::{Incoming, Listener};
 pub use transport::{Parting, StreamCounts, TakeHow, Taken, TcpState, Transport};
@@ -285,14 +286,15 @@ impl TcpSocket {
         }
         if from.ip == to.ip && from.port == to.port {
             // A SYN that meets its own socket opens it from both sides at once.
-            let end = stream::loopback(&self.stack.ledger);
+            let end = stream::loopback(&self.stack.ledger, to.ip, &inner.settings);
             bump(&self.stack.counters.active_opens);
             self.open(&mut inner, end);
             return Err(NetError::InProgress);
         }
         if let Some(relay) = self.stack.relay(to, || self.stack.find_listener(from, to).is_some()) {
             bump(&self.stack.counters.active_opens);
-            let (near, far) = stream::pair(&self.stack.ledger);
+            let (near, far) =
+                stream::pair(&self.stack.ledger, to.ip, &inner.settings, &StreamOptions::default());
             self.open(&mut inner, near);
             drop(inner);
             if relay.connection(far.clone(), to).is_err() {
@@ -506,7 +508,7 @@ impl TcpSocket {
         if let Some(id) = claim {
             match parting {
                 Parting::Free => ports.release(id),
-                Parting::Wait => ports.linger(&*self.stack.env, id),
+                Parting::Wait(time) => ports.linger(&*self.stack.env, id, time),
             }
         }
         self.stack.unlist_tcp(self.id);
@@ -629,6 +631,13 @@ impl TcpSocket {
             }
         };
         t.configure(&settings);
+    }
+
+    /// `TCP_QUICKACK`, as far as there is a connection that has acknowledgements.
+    pub fn set_quick(&self, on: bool) {
+        if let Some(t) = self.transport() {
+            t.set_quick(on);
+        }
     }
 
     /// What `configure` has made of the options.

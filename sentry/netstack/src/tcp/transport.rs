@@ -5,7 +5,9 @@ use crate::buf::Buf;
 use crate::engine::tcp::{ConnOptions as StreamOptions, TcpInfo};
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
+use crate::local::terms::Terms;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// States of RFC 9293, with the numbers of `TCP_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +51,8 @@ pub struct Taken {
 pub enum Parting {
     /// The connection is gone, or the other side waits.
     Free,
-    /// This side closed first: TIME-WAIT.
-    Wait,
+    /// This side closed first: FIN-WAIT-2 or TIME-WAIT, for so long.
+    Wait(Duration),
 }
 
 /// Counters of a connection for `TCP_INFO`.
@@ -99,6 +101,16 @@ pub trait Transport: Send + Sync {
         None
     }
     fn counts(&self) -> StreamCounts;
+    /// What the ends of a connection that is not made of packets would have agreed on.
+    fn terms(&self) -> Option<Terms> {
+        None
+    }
+    /// `TCP_QUICKACK`
+    fn set_quick(&self, _on: bool) {}
+    /// Whether acknowledgements come at once; none where there are no acknowledgements.
+    fn is_quick(&self) -> Option<bool> {
+        None
+    }
     /// Whether both ends are in this stack.
     fn is_local(&self) -> bool;
 }

@@ -10,6 +10,7 @@ use crate::engine::events::{Observer, Ready};
 use crate::engine::{Engine, Handle};
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
+use crate::ports::TIME_WAIT;
 use crate::tcp::{Parting, StreamCounts, StreamOptions, TakeHow, Taken, TcpInfo, TcpState, Transport};
 
 /// Passes news on to whoever owns the socket now.
@@ -198,6 +199,8 @@ impl Transport for Connection {
             return Parting::Free;
         }
         let state = self.state();
+        let time =
+            self.look(|engine| engine.tcp.options(self.handle)).map_or(Some(TIME_WAIT), |o| o.fin_timeout);
         self.wire.with(|engine| {
             if abort {
                 engine.tcp.abort(&mut engine.net, self.handle);
@@ -208,7 +211,12 @@ impl Transport for Connection {
             state,
             TcpState::Established | TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing
         );
-        if first && !abort { Parting::Wait } else { Parting::Free }
+        match time {
+            _ if !first || abort => Parting::Free,
+            _ if state == TcpState::Closing => Parting::Wait(TIME_WAIT),
+            Some(time) => Parting::Wait(time),
+            None => Parting::Free,
+        }
     }
 
     fn take_error(&self) -> Option<NetError> {
@@ -260,6 +268,14 @@ impl Transport for Connection {
             segments_received: u64::from(info.segments_in),
             unacked: u64::from(info.unacked),
         }
+    }
+
+    fn set_quick(&self, on: bool) {
+        self.wire.with(|engine| engine.tcp.set_quick(&mut engine.net, self.handle, on));
+    }
+
+    fn is_quick(&self) -> Option<bool> {
+        self.look(|engine| engine.tcp.is_quick(self.handle))
     }
 
     fn is_local(&self) -> bool {

@@ -46,6 +46,15 @@ impl InetStream {
         self.tcp.configure(|options| streamoptions::update(&self.base, options));
     }
 
+    /// A connection begins: the window has no use for more than the buffer holds (`tcp_init_buffer_space`).
+    fn bound_clamp(&self, base: &Base) {
+        let most = i32::try_from(base.options.receive_buffer() / 2).unwrap_or(i32::MAX);
+        let clamp = base.numbers.get(SOL_TCP, tcp::WINDOW_CLAMP).unwrap_or(0);
+        if clamp > most {
+            base.numbers.put(SOL_TCP, tcp::WINDOW_CLAMP, most);
+        }
+    }
+
     /// Without a connection: what receiving gives.
     fn not_open(&self) -> Result<Received> {
         match self.tcp.not_open() {
@@ -175,6 +184,7 @@ impl SocketOps for InetStream {
             return Ok(());
         }
         let to = self.base.check_reach(addr, false)?;
+        self.bound_clamp(&self.base);
         self.tcp.connect(to, self.base.bind_options()).map_err(errno)
     }
 
@@ -188,6 +198,7 @@ impl SocketOps for InetStream {
     fn accept(&self, _cx: &Caller<'_>) -> Result<Arc<dyn SocketOps>> {
         let incoming = self.tcp.accept().map_err(errno)?;
         let base = self.base.inherit();
+        self.bound_clamp(&base);
         let tcp = self.tcp.accepted(incoming, base.waker());
         Ok(Arc::new(InetStream { corked: Corked::new(), base, tcp, released: AtomicBool::new(false) }))
     }
@@ -294,6 +305,17 @@ impl SocketOps for InetStream {
                     let wish = self.base.numbers.get(level, name).unwrap_or(0);
                     int(if fresh && wish != 0 { wish } else { super::tcpinfo::segment_size(&self.tcp) })
                 }
+                tcp::WINDOW_CLAMP => {
+                    let fresh =
+                        matches!(self.tcp.state(), TcpState::Close | TcpState::Listen | TcpState::SynSent);
+                    let clamp = self.base.numbers.get(level, name).unwrap_or(0);
+                    let full = i32::try_from(self.base.options.receive_buffer() / 2).unwrap_or(i32::MAX);
+                    int(if clamp == 0 && !fresh { full } else { clamp })
+                }
+                tcp::QUICKACK => {
+                    let quick = self.tcp.transport().and_then(|t| t.is_quick());
+                    int(quick.unwrap_or(self.base.numbers.on(level, name)).into())
+                }
                 // No other protocol can be put upon it.
                 tcp::ULP => Ok(Vec::new()),
                 tcp::INFO => Ok(super::tcpinfo::encode(&self.tcp)),
@@ -388,6 +410,9 @@ impl SocketOps for InetStream {
         }
         self.base.setsockopt(cx, level, name, value, self.tcp.has_port())?;
         self.apply();
+        if (level, name) == (SOL_TCP, tcp::QUICKACK) {
+            self.tcp.set_quick(self.base.numbers.on(level, name));
+        }
         let pushes = match name {
             tcp::CORK => !self.base.numbers.on(SOL_TCP, name),
             tcp::NODELAY => self.base.numbers.on(SOL_TCP, name),

@@ -50,10 +50,11 @@ pub fn update(base: &Base, options: &mut StreamOptions) {
     options.ttl = hops.and_then(|n| u8::try_from(n).ok()).filter(|n| *n > 0);
     options.syn_retries = number(tcp::SYNCNT).unsigned_abs();
     options.fin_timeout = match base.numbers.get(SOL_TCP, tcp::LINGER2) {
-        Some(n) if n < 0 => Duration::ZERO,
-        Some(n) if n > 0 => Duration::from_secs(n.unsigned_abs().into()),
-        _ => Duration::from_secs(60),
+        Some(n) if n < 0 => None,
+        Some(n) if n > 0 => Some(Duration::from_secs(n.unsigned_abs().into())),
+        _ => Some(Duration::from_secs(60)),
     };
-    options.not_sent_low = positive(tcp::NOTSENT_LOWAT);
+    // The number has no sign: -1 is more than there ever is.
+    options.not_sent_low = Some(number(tcp::NOTSENT_LOWAT).cast_unsigned() as usize).filter(|n| *n > 0);
     options.defer_accept = timeouts(number(tcp::DEFER_ACCEPT));
 }

@@ -1,20 +1,25 @@
 //! `struct tcp_info` (`TCP_INFO`).
 
-use netstack::tcp::{TcpInfo, TcpSocket, TcpState};
+use netstack::tcp::{TcpInfo, TcpSocket, TcpState, Terms};
 use std::time::Duration;
 
 /// `sizeof(struct tcp_info)` of Linux 6.12.
 const SIZE: usize = 248;
-/// Segments of the loopback interface: half of what its MTU leaves.
-const SEGMENT: i32 = 32741;
 
 /// `TCP_MAXSEG` as getsockopt tells it.
 pub fn segment_size(tcp: &TcpSocket) -> i32 {
-    match (tcp.state(), tcp.info()) {
-        (TcpState::Close | TcpState::Listen | TcpState::SynSent, _) => 536,
-        (_, Some(info)) => i32::try_from(info.snd_mss).unwrap_or(i32::MAX),
-        _ => SEGMENT,
-    }
+    let size = match (tcp.state(), tcp.info(), terms(tcp)) {
+        (TcpState::Close | TcpState::Listen | TcpState::SynSent, ..) => 536,
+        (_, Some(info), _) => info.snd_mss,
+        (_, _, Some(terms)) => terms.send_segment,
+        _ => 536,
+    };
+    i32::try_from(size).unwrap_or(i32::MAX)
+}
+
+/// What the ends of a connection inside the stack agreed on.
+fn terms(tcp: &TcpSocket) -> Option<Terms> {
+    tcp.transport()?.terms()
 }
 
 /// The structure for a connection over packets.
@@ -36,7 +41,7 @@ fn of_packets(info: &TcpInfo) -> Vec<u8> {
         (36, info.retransmitted),
         (44, millis(info.last_data_sent)),
         (52, millis(info.last_data_received)),
-        (56, millis(info.last_data_received)),
+        (56, millis(info.last_ack_received)),
         (60, info.path_mtu),
         (64, info.rcv_space),
         (68, micros(info.rtt)),
@@ -113,6 +118,12 @@ pub fn encode(tcp: &TcpSocket) -> Vec<u8> {
         let mut put32 = |at: usize, v: u64| {
             out[at..at + 4].copy_from_slice(&u32::try_from(v).unwrap_or(u32::MAX).to_ne_bytes());
         };
+        if let Some(terms) = t.terms() {
+            put32(20, terms.receive_segment.into());
+            put32(84, terms.advertised.into());
+            put32(228, terms.send_window.into());
+            put32(232, terms.receive_window.into());
+        }
         put32(136, c.segments_sent + 2);
         put32(140, c.segments_received + 1);
         put32(152, c.segments_received);

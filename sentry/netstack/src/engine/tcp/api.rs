@@ -409,7 +409,13 @@ impl Tcp {
                 conn.send_reset(net);
                 conn.finish(None);
             }
-            State::FinWait2 => conn.fin_wait_at = Some(net.now + conn.options.fin_timeout),
+            State::FinWait2 => match conn.options.fin_timeout {
+                Some(time) => conn.fin_wait_at = Some(net.now + time),
+                None => {
+                    conn.send_reset(net);
+                    conn.finish(None);
+                }
+            },
             _ => {
                 conn.close_write();
                 conn.output(net);
@@ -437,7 +443,7 @@ impl Tcp {
     ) -> Result<(), Error> {
         let now = net.now;
         let conn = self.conn(handle)?;
-        let (keep, idle) = (conn.options.keep_alive, conn.options.keep_idle);
+        let ConnOptions { keep_alive: keep, keep_idle: idle, quick_ack: quick, .. } = conn.options;
         change(&mut conn.options);
         let options = conn.options;
         conn.send_capacity = options.send_buffer.unwrap_or(conn.send_capacity.max(SEND_INITIAL));
@@ -448,9 +454,16 @@ impl Tcp {
         if keep != options.keep_alive || idle != options.keep_idle {
             conn.arm_keep_alive(now);
         }
+        if conn.state == State::SynSent {
+            conn.max_segment = options.max_segment;
+        }
         if conn.path.is_some() {
             conn.set_mss();
         }
+        if quick != options.quick_ack {
+            conn.set_quick(net, options.quick_ack);
+        }
+        conn.offer_room();
         if conn.state.synchronized() {
             if !options.cork {
                 conn.cork_until = None;
@@ -461,12 +474,34 @@ impl Tcp {
         Ok(())
     }
 
+    /// TCP_QUICKACK: from now on acknowledgements come at once, or wait for data of ours, until the course of the
+    /// conversation says otherwise.
+    pub fn set_quick(&mut self, net: &mut Net, handle: Handle, on: bool) {
+        if let Ok(conn) = self.conn(handle) {
+            conn.set_quick(net, on);
+            self.after(net, handle);
+        }
+    }
+
+    /// Whether acknowledgements come at once.
+    pub fn is_quick(&self, handle: Handle) -> Option<bool> {
+        self.conns.get(handle).map(|conn| !conn.pingpong)
+    }
+
     pub fn options(&self, handle: Handle) -> Option<ConnOptions> {
         self.conns.get(handle).map(|conn| conn.options)
     }
 }
 
 impl Conn {
+    fn set_quick(&mut self, net: &mut Net, on: bool) {
+        self.options.quick_ack = on;
+        self.pingpong = !on;
+        if on {
+            self.acknowledge_read(net);
+        }
+    }
+
     fn close_write(&mut self) {
         self.fin_wanted = true;
         match self.state {

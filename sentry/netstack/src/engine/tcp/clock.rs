@@ -21,6 +21,8 @@ impl Conn {
             self.delayed_ack = None;
             if self.ack == AckNeed::Delayed {
                 self.ack = AckNeed::Now;
+                // No data of ours came in time: this is no dialogue.
+                self.pingpong = false;
             }
         }
         if due(self.cork_until) {
@@ -34,7 +36,7 @@ impl Conn {
         if due(self.fin_wait_at) {
             self.fin_wait_at = None;
             if self.released && self.state == State::FinWait2 {
-                self.rests = true;
+                // The peer may go on to talk; it is told then that nobody is here.
                 self.finish(None);
             }
         }

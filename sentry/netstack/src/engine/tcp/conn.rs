@@ -87,8 +87,8 @@ pub struct ConnOptions {
     pub ttl: Option<u8>,
     pub interface: Option<u32>,
     pub syn_retries: u32,
-    /// How long FIN-WAIT-2 lasts once nobody reads (TCP_LINGER2, tcp_fin_timeout).
-    pub fin_timeout: Duration,
+    /// How long FIN-WAIT-2 lasts once nobody reads (TCP_LINGER2, tcp_fin_timeout); none: not at all, the peer is reset.
+    pub fin_timeout: Option<Duration>,
     pub not_sent_low: Option<usize>,
     /// Of a listener: timeouts of the handshake for which a client without data waits (TCP_DEFER_ACCEPT).
     pub defer_accept: u32,
@@ -115,7 +115,7 @@ impl Default for ConnOptions {
             ttl: None,
             interface: None,
             syn_retries: 6,
-            fin_timeout: Duration::from_secs(60),
+            fin_timeout: Some(Duration::from_secs(60)),
             not_sent_low: None,
             defer_accept: 0,
         }
@@ -218,6 +218,8 @@ pub struct Conn {
     pub fin_wanted: bool,
     pub fin_sent: bool,
     pub peer_mss: usize,
+    /// TCP_MAXSEG as it was when the connection began: later it changes nothing.
+    pub max_segment: Option<u16>,
     /// Payload of a full segment.
     pub mss: usize,
     pub timestamps: bool,
@@ -267,6 +269,8 @@ pub struct Conn {
     pub ack: AckNeed,
     pub unacked: usize,
     pub quick: u8,
+    /// Question and answer: acknowledgements wait for data of ours (TCP_QUICKACK is off).
+    pub pingpong: bool,
     pub dsack: Option<(Seq, Seq)>,
     pub urgent: Option<Urgent>,
     pub tune_copied: usize,
@@ -274,6 +278,8 @@ pub struct Conn {
     pub tune_at: Time,
     pub out_of_window_at: Option<Time>,
     pub last_received: Time,
+    /// When data came last.
+    pub data_at: Time,
 
     pub retransmit: Option<(Wait, Time)>,
     pub delayed_ack: Option<Time>,
@@ -318,6 +324,7 @@ impl Conn {
             fin_wanted: false,
             fin_sent: false,
             peer_mss: mss,
+            max_segment: options.max_segment,
             mss,
             timestamps: false,
             ts_offset,
@@ -359,6 +366,7 @@ impl Conn {
             ack: AckNeed::None,
             unacked: 0,
             quick: QUICK,
+            pingpong: !options.quick_ack,
             dsack: None,
             urgent: None,
             tune_copied: 0,
@@ -366,6 +374,7 @@ impl Conn {
             tune_at: now,
             out_of_window_at: None,
             last_received: now,
+            data_at: now,
             retransmit: None,
             delayed_ack: None,
             keep_at: None,
@@ -389,14 +398,26 @@ impl Conn {
         if self.fin_sent { 0 } else { self.data_end().after(self.snd_nxt) }
     }
 
-    /// Room for more data of the user.
+    /// Room for more data of the user; none while as much is unsent as TCP_NOTSENT_LOWAT allows.
     pub fn send_room(&self) -> usize {
+        if self.options.not_sent_low.is_some_and(|low| self.unsent() >= low) {
+            return 0;
+        }
         self.send_capacity.saturating_sub(self.send.len())
     }
 
+    /// Whether a writer is told that there is room: not before half of what may be unsent has gone.
     pub fn writable(&self) -> bool {
-        let low = self.options.not_sent_low.is_some_and(|low| self.unsent() >= low);
+        let low = self.options.not_sent_low.is_some_and(|low| 2 * self.unsent() >= low);
         self.send_room() > 0 && self.send_room() >= self.send.len() / 2 && !low
+    }
+
+    /// Tells a writer who found no room, if there is some now.
+    pub fn offer_room(&mut self) {
+        if self.write_blocked && self.writable() {
+            self.write_blocked = false;
+            self.wake |= Ready::WRITE;
+        }
     }
 
     /// Position in the stream of the next byte to be read.

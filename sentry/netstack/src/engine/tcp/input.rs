@@ -70,7 +70,7 @@ impl Conn {
         }
         self.irs = segment.seq;
         self.rcv_nxt = segment.seq.plus(1);
-        self.rcv_edge = self.rcv_nxt.plus(self.receive_capacity.min(65_535));
+        self.rcv_edge = self.rcv_nxt.plus(usize::from(self.first_window()));
         self.last_ack_sent = self.rcv_nxt;
         // What was not offered does not count.
         let mut options = segment.options.clone();
@@ -177,7 +177,11 @@ impl Conn {
                 self.state = State::FinWait2;
                 self.keep_at = None;
                 if self.released {
-                    self.fin_wait_at = Some(now + self.options.fin_timeout);
+                    let Some(time) = self.options.fin_timeout else {
+                        self.finish(None);
+                        return Verdict::Reset;
+                    };
+                    self.fin_wait_at = Some(now + time);
                 }
             }
             State::Closing if fin_acked => {
@@ -310,6 +314,7 @@ impl Conn {
         }
         if !segment.data.is_empty() {
             self.counters.data_segments_in += segment.joined as u32;
+            self.data_at = net.now;
         }
         let mut seq = segment.seq;
         let mut data = segment.data.clone();
@@ -375,7 +380,7 @@ impl Conn {
             self.take_in(chunk);
         }
         self.unacked += length;
-        let now = filled || self.unacked > self.rcv_mss || (self.quick > 0 && self.options.quick_ack);
+        let now = filled || self.unacked > self.rcv_mss || (self.quick > 0 && !self.pingpong);
         self.ack = self.ack.max(if now { AckNeed::Now } else { AckNeed::Delayed });
         self.wake |= Ready::READ;
     }
@@ -448,6 +453,14 @@ impl Conn {
         let grown = room.saturating_sub(open);
         let step = (2 * self.rcv_mss).min(full / 2).max(1);
         if grown >= step && (open < 2 * self.rcv_mss || grown >= open) {
+            self.send_ack(net);
+        }
+        self.acknowledge_read(net);
+    }
+
+    /// Who has read all there was and holds no dialogue does not let the peer wait (`tcp_cleanup_rbuf`).
+    pub fn acknowledge_read(&mut self, net: &mut Net) {
+        if self.ack == AckNeed::Delayed && !self.pingpong && self.receive.is_empty() {
             self.send_ack(net);
         }
     }

@@ -383,6 +383,7 @@ impl Tcp {
         if matches!(half.tuple.remote().ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()) {
             conn.options.interface = Some(half.interface);
         }
+        conn.max_segment = half.max_segment;
         let _ = conn.refresh_path(net);
         conn.negotiate(&half.options);
         conn.ts_recent = half.options.timestamp.map_or(0, |(value, _)| value);
@@ -451,7 +452,7 @@ impl Tcp {
             net.stats.listen_overflows += 1;
             return;
         }
-        let own_window = listening.options.receive_buffer.unwrap_or(RECEIVE_INITIAL).min(65_535) as u16;
+        let own_window = first_window(&listening.options);
         let mut half = Half {
             tuple,
             listener: handle,
@@ -517,7 +518,7 @@ impl Tcp {
         }
         net.stats.cookies_ok += 1;
         let ts_offset = self.ts_offset(&tuple);
-        let own_window = listening.options.receive_buffer.unwrap_or(RECEIVE_INITIAL).min(65_535) as u16;
+        let own_window = first_window(&listening.options);
         let half = Half {
             tuple,
             listener: handle,
@@ -617,6 +618,12 @@ impl Tcp {
     pub fn counts(&self) -> (usize, usize) {
         (self.conns.len(), self.remnants.len())
     }
+}
+
+/// The window that a connection begins with.
+fn first_window(options: &ConnOptions) -> u16 {
+    let size = options.receive_buffer.unwrap_or(RECEIVE_INITIAL);
+    size.min(options.window_clamp.unwrap_or(usize::MAX)).min(65_535) as u16
 }
 
 impl Half {

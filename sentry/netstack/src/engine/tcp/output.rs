@@ -13,6 +13,8 @@ use super::seq::Seq;
 
 /// How long TCP_CORK holds back an incomplete segment.
 const CORK: Duration = Duration::from_millis(200);
+/// How long an acknowledgement waits for company; who answers within this time holds a dialogue.
+const ACK_WAIT: Duration = Duration::from_millis(40);
 /// Linux looks at the route again after a while; so do we.
 const PATH_AGE: Duration = Duration::from_secs(30);
 
@@ -48,7 +50,7 @@ impl Conn {
     pub fn own_mss(&self) -> u16 {
         let mtu = self.path.map_or(1280, |path| path.mtu);
         let mss = mtu.saturating_sub(self.header_room()).clamp(88, 65_495);
-        let mss = self.options.max_segment.map_or(mss, |most| mss.min(usize::from(most)));
+        let mss = self.max_segment.map_or(mss, |most| mss.min(usize::from(most)));
         u16::try_from(mss).unwrap_or(u16::MAX)
     }
 
@@ -77,6 +79,12 @@ impl Conn {
     pub fn full_window(&self) -> usize {
         let most = self.receive_capacity.min(65_535 << self.rcv_scale);
         self.options.window_clamp.map_or(most, |clamp| most.min(clamp))
+    }
+
+    /// The window of a SYN, which is not scaled.
+    pub fn first_window(&self) -> u16 {
+        let clamp = self.options.window_clamp.unwrap_or(usize::MAX);
+        self.receive_capacity.min(clamp).min(65_535) as u16
     }
 
     /// The window to announce, never taken back, and its field.
@@ -146,8 +154,9 @@ impl Conn {
             }
         }
         let window = if flags & SYN != 0 {
-            self.rcv_edge = self.rcv_nxt.plus(self.receive_capacity.min(65_535));
-            self.receive_capacity.min(65_535) as u16
+            let first = self.first_window();
+            self.rcv_edge = self.rcv_nxt.plus(usize::from(first));
+            first
         } else {
             self.window()
         };
@@ -266,11 +275,14 @@ impl Conn {
                 self.arm_retransmit(net.now);
             }
             self.arm_window_probe(net.now);
+            if self.options.not_sent_low.is_some() {
+                self.offer_room();
+            }
         }
         match self.ack {
             AckNeed::Now if self.state != State::SynSent => self.send_ack(net),
             AckNeed::Delayed if self.delayed_ack.is_none() => {
-                self.delayed_ack = Some(net.now + Duration::from_millis(40));
+                self.delayed_ack = Some(net.now + ACK_WAIT);
             }
             _ => {}
         }
@@ -381,6 +393,9 @@ impl Conn {
             self.small_end = end;
         }
         self.cork_until = None;
+        if end > seq && now.since(self.data_at) < ACK_WAIT && self.rcv_position > 0 {
+            self.pingpong = true;
+        }
         self.board.push(seq, end, now);
         self.prr_out += length;
         self.send_run(net, seq, end);

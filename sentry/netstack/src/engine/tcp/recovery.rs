@@ -131,10 +131,7 @@ impl Conn {
             }
             self.mode = Mode::Open;
         }
-        if self.write_blocked && self.writable() {
-            self.write_blocked = false;
-            self.wake |= Ready::WRITE;
-        }
+        self.offer_room();
         if self.send.is_empty() && self.fin_sent {
             self.wake |= Ready::WRITE;
         }
@@ -152,10 +149,7 @@ impl Conn {
             let wanted = (2 * self.congestion.cwnd).min(SEND_MOST);
             if wanted > self.send_capacity {
                 self.send_capacity = wanted;
-                if self.write_blocked && self.writable() {
-                    self.write_blocked = false;
-                    self.wake |= Ready::WRITE;
-                }
+                self.offer_room();
             }
         }
     }

@@ -164,7 +164,7 @@ impl Fuzz {
             oob_inline: random.below(4) == 0,
             quick_ack: random.below(2) == 0,
             syn_retries: random.below(8) as u32,
-            fin_timeout: time(random),
+            fin_timeout: (random.below(4) != 0).then(|| time(random)),
             not_sent_low: (random.below(4) == 0).then(|| random.below(10_000) as usize),
             ..ConnOptions::default()
         }

@@ -6,6 +6,7 @@ mod manners;
 mod network;
 mod onwire;
 mod streams;
+mod tuning;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};

@@ -26,28 +26,30 @@ const ACK: u8 = 16;
 
 /// A TCP segment of IPv4 as it was seen, or is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    at: Time,
+pub struct Seen {
+    pub at: Time,
     ports: (u16, u16),
-    seq: u32,
-    ack: u32,
-    flags: u8,
-    window: u16,
-    length: usize,
+    pub seq: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub window: u16,
+    pub length: usize,
+    /// Of a SYN: the segment size that it announces.
+    pub mss: u16,
 }
 
 /// What one engine sends.
-struct Watch(Arc<Inbox>);
+pub struct Watch(Arc<Inbox>);
 
 impl Watch {
-    fn on(world: &mut World, side: usize) -> Watch {
+    pub fn on(world: &mut World, side: usize) -> Watch {
         let inbox = inbox();
         world.engines[side].net.taps.add(TapFilter::default(), inbox.clone());
         Watch(inbox)
     }
 
     /// The segments since the last call.
-    fn sent(&self) -> Vec<Seen> {
+    pub fn sent(&self) -> Vec<Seen> {
         let frames = std::mem::take(&mut *self.0.frames.lock().unwrap());
         let outgoing = frames.iter().filter(|frame| frame.kind == FrameKind::Outgoing);
         outgoing.filter_map(|frame| read(&frame.data, frame.arrived)).collect()
@@ -70,6 +72,8 @@ fn read(frame: &[u8], at: Time) -> Option<Seen> {
         flags: tcp[13] & 0x3f,
         window: half(14),
         length,
+        // The first option, always.
+        mss: if tcp[13] & SYN != 0 { half(22) } else { 0 },
     })
 }
 
@@ -109,14 +113,14 @@ fn talked() -> (World, Handle, Handle, Watch, Seen) {
     (world, a, b, watch, last)
 }
 
-fn send(world: &mut World, side: usize, handle: Handle, bytes: &[u8]) {
+pub fn send(world: &mut World, side: usize, handle: Handle, bytes: &[u8]) {
     let now = world.now;
     let engine = &mut world.engines[side];
     engine.set_now(now);
     assert_eq!(engine.tcp.send(&mut engine.net, handle, bytes), Ok(bytes.len()));
 }
 
-fn close(world: &mut World, side: usize, handle: Handle) {
+pub fn close(world: &mut World, side: usize, handle: Handle) {
     let engine = &mut world.engines[side];
     engine.tcp.close(&mut engine.net, handle);
 }
@@ -297,6 +301,13 @@ fn acknowledgements_wait_for_a_second_segment_or_40_ms() {
     world.run(MS * 100);
     send(&mut world, 0, a, &[1; 1448]);
     world.run(MS * 100);
+    // An acknowledgement that waited in vain has ended the dialogue.
+    let dialogue = |world: &mut World| {
+        let engine = &mut world.engines[1];
+        assert_eq!(engine.tcp.is_quick(b), Some(true));
+        engine.tcp.set_quick(&mut engine.net, b, false);
+    };
+    dialogue(&mut world);
     let watch = Watch::on(&mut world, 1);
     let begun = world.now;
     send(&mut world, 0, a, b"small");
@@ -307,16 +318,18 @@ fn acknowledgements_wait_for_a_second_segment_or_40_ms() {
     assert_eq!(sent.len(), 1);
     assert!((40..45).contains(&sent[0].at.since(begun).as_millis()), "{sent:?}");
     // Two whole segments: at once.
+    dialogue(&mut world);
     send(&mut world, 0, a, &[1; 2 * 1448]);
     world.run(MS * 5);
     assert_eq!(watch.sent().len(), 1);
-    // With data that goes the other way.
+    // With data that goes the other way: a dialogue goes on.
     send(&mut world, 0, a, b"question");
     world.run(MS * 5);
     send(&mut world, 1, b, b"answer");
     world.run(MS * 60);
     let sent = watch.sent();
     assert!(matches!(&sent[..], [one] if one.length == 6), "{sent:?}");
+    assert_eq!(world.engines[1].tcp.is_quick(b), Some(false));
     // Quick ones, while TCP_QUICKACK holds.
     let engine = &mut world.engines[1];
     engine.tcp.set_options(&mut engine.net, b, |options| options.quick_ack = true).unwrap();

@@ -37,5 +37,6 @@ pub mod tables;
 pub mod tcp_data;
 pub mod tcp_open;
 pub mod transfer;
+pub mod tuning;
 pub mod udp;
 pub mod unix;
