@@ -21,6 +21,9 @@ pub struct With {
     pub tos: Option<u8>,
     /// `UDP_SEGMENT`
     pub segment: Option<u16>,
+    /// `SO_MARK` and `SO_PRIORITY`, which mean nothing to the host.
+    pub mark: Option<u32>,
+    pub priority: Option<i32>,
 }
 
 /// Something that is told of a datagram.

@@ -94,20 +94,31 @@ pub mod so {
     pub const LOCK_FILTER: i32 = 44;
     pub const SELECT_ERR_QUEUE: i32 = 45;
     pub const BUSY_POLL: i32 = 46;
+    pub const MAX_PACING_RATE: i32 = 47;
+    pub const BPF_EXTENSIONS: i32 = 48;
     pub const INCOMING_CPU: i32 = 49;
+    pub const ATTACH_REUSEPORT_CBPF: i32 = 51;
     pub const MEMINFO: i32 = 55;
     pub const INCOMING_NAPI_ID: i32 = 56;
     pub const COOKIE: i32 = 57;
     pub const PEERGROUPS: i32 = 59;
     pub const ZEROCOPY: i32 = 60;
     pub const BINDTOIFINDEX: i32 = 62;
+    pub const TIMESTAMP_NEW: i32 = 63;
+    pub const TIMESTAMPNS_NEW: i32 = 64;
+    pub const TIMESTAMPING_NEW: i32 = 65;
+    pub const RCVTIMEO_NEW: i32 = 66;
+    pub const SNDTIMEO_NEW: i32 = 67;
+    pub const DETACH_REUSEPORT_BPF: i32 = 68;
     pub const PREFER_BUSY_POLL: i32 = 69;
     pub const BUSY_POLL_BUDGET: i32 = 70;
     pub const NETNS_COOKIE: i32 = 71;
     pub const BUF_LOCK: i32 = 72;
     pub const TXREHASH: i32 = 74;
+    pub const RCVMARK: i32 = 75;
     pub const PASSPIDFD: i32 = 76;
     pub const PEERPIDFD: i32 = 77;
+    pub const RCVPRIORITY: i32 = 82;
     pub const PASSRIGHTS: i32 = 83;
 }
 

@@ -28,6 +28,18 @@ pub struct Datagram {
     pub tos: u8,
     /// Datagrams that the socket had no room for until then (`SO_RXQ_OVFL`).
     pub drops: u32,
+    pub tag: Tag,
+    /// Several datagrams, all of this size but the last (`UDP_SEGMENT` or a link that joins them).
+    pub segment: Option<u16>,
+}
+
+/// What the kernel notes about a packet beside its bytes, and what is not on any wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// `SO_MARK`
+    pub mark: u32,
+    /// `SO_PRIORITY`
+    pub priority: u32,
 }
 
 /// An error that came back for a datagram (`IP_RECVERR`).
@@ -68,8 +80,11 @@ pub struct SendHow {
     /// `IP_MTU_DISCOVER`, by its number: 0 cut, 1 cut what is too long here, 2 refuse it, 3 refuse what is
     /// too long for the interface, 4 and 5 cut for the interface.
     pub discover: u8,
-    /// `SO_NO_CHECK`
+    /// `SO_NO_CHECK`, `UDP_NO_CHECK6_TX`
     pub no_checksum: bool,
+    pub tag: Tag,
+    /// `UDP_SEGMENT`: the datagrams that the data makes.
+    pub segment: Option<u16>,
 }
 
 impl SendHow {
@@ -105,6 +120,8 @@ pub(crate) struct State<P> {
     shut_receive: bool,
     shut_send: bool,
     closed: bool,
+    /// `UDP_GRO`
+    joined: bool,
     /// `SO_ATTACH_FILTER`
     sieve: Option<Arc<dyn Sieve>>,
     pub own: P,
@@ -188,6 +205,7 @@ impl<P> DatagramBase<P> {
                 shut_receive: false,
                 shut_send: false,
                 closed: false,
+                joined: false,
                 sieve: None,
                 own,
             }),
@@ -221,8 +239,27 @@ impl<P> DatagramBase<P> {
         self.shape == Shape::Udp { lite: false }
     }
 
-    /// Puts a datagram into the queue, if the socket's filter keeps it and there is room.
+    /// `UDP_GRO`: several datagrams that came as one are received as one.
+    pub fn set_joined(&self, on: bool) {
+        self.lock().joined = on;
+    }
+
+    /// Puts a datagram into the queue, if the socket's filter keeps it and there is room; several in one are taken
+    /// apart, unless the socket wants them so.
     pub(crate) fn enqueue(&self, mut datagram: Datagram) {
+        let size = datagram.segment.map_or(0, usize::from);
+        if size == 0 || size >= datagram.data.len() || self.lock().joined {
+            datagram.segment = datagram.segment.filter(|_| size > 0 && size < datagram.data.len());
+            self.enqueue_one(datagram);
+            return;
+        }
+        while !datagram.data.is_empty() {
+            let data = datagram.data.split_to(size);
+            self.enqueue_one(Datagram { data, segment: None, ..datagram });
+        }
+    }
+
+    fn enqueue_one(&self, mut datagram: Datagram) {
         let sieve = self.lock().sieve.clone();
         let kept = sieve.is_none_or(|sieve| self.shape.passes(&*sieve, &mut datagram));
         {

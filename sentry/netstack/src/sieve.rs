@@ -14,6 +14,8 @@ pub struct Seen<'a> {
     pub protocol: u16,
     /// The interface.
     pub device: u32,
+    /// `SO_MARK` of the sender.
+    pub mark: u32,
 }
 
 /// Decides about datagrams.
@@ -56,7 +58,7 @@ impl Shape {
         }
         packet.extend_from_slice(d.data.bytes());
         let protocol = if d.to.ip.is_ipv4() { 0x0800 } else { 0x86dd };
-        let kept = sieve.keep(&Seen { packet: &packet, start, protocol, device: d.device });
+        let kept = sieve.keep(&Seen { packet: &packet, start, protocol, device: d.device, mark: d.tag.mark });
         // The header stays, whatever the program says.
         d.data.truncate(kept.saturating_sub(head).min(d.data.len()));
         kept > 0
@@ -112,6 +114,8 @@ mod tests {
             ttl: 9,
             tos: 0x10,
             drops: 0,
+            tag: Default::default(),
+            segment: None,
         };
         let sieve = Keep(keep, Mutex::default());
         let passes = shape.passes(&sieve, &mut d);

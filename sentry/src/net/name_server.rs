@@ -108,6 +108,8 @@ impl Names {
                 ttl: 64,
                 tos: 0,
                 drops: 0,
+                tag: Default::default(),
+                segment: None,
             };
             // Who has asked may be gone.
             let _ = self.stack.deliver_datagram(datagram, false);

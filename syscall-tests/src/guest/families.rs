@@ -56,6 +56,8 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("tcp", net::tcp_data::NETS),
     ("udp", net::udp::CASES),
     ("udp", net::udp::NETS),
+    ("marks", net::marks::NETS),
+    ("marks", net::marks::CASES),
     ("tuning", net::tuning::NETS),
     ("tuning", net::tuning::CASES),
     ("sockopts", net::options::CASES),

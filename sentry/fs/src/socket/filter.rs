@@ -47,6 +47,7 @@ pub struct Packet<'a> {
     /// `PACKET_*`
     pub kind: u8,
     pub device: u32,
+    pub mark: u32,
     /// `ARPHRD_*`
     pub hardware: u16,
 }
@@ -82,13 +83,8 @@ impl Packet<'_> {
                 platform::hostsys::rand::fill(&mut bytes);
                 u32::from_ne_bytes(bytes)
             }
-            fact::MARK
-            | fact::QUEUE
-            | fact::HASH
-            | fact::CPU
-            | fact::VLAN
-            | fact::VLAN_PRESENT
-            | fact::VLAN_PROTOCOL => 0,
+            fact::MARK => self.mark,
+            fact::QUEUE | fact::HASH | fact::CPU | fact::VLAN | fact::VLAN_PRESENT | fact::VLAN_PROTOCOL => 0,
             _ => return None,
         })
     }
@@ -117,6 +113,7 @@ impl Sieve for Asked {
             protocol: seen.protocol,
             kind: 0,
             device: seen.device,
+            mark: seen.mark,
             hardware,
         };
         // A packet without a byte may be kept, too.

@@ -250,6 +250,9 @@ impl Socket {
             // Packets come from no queue of a network card that could be polled.
             so::INCOMING_NAPI_ID => int(0),
             so::MEMINFO => Ok(self.memory()),
+            so::MAX_PACING_RATE => Ok(self.ops.options().pacing_value(want)),
+            // How many places below zero filters know: `SKF_AD_MAX`.
+            so::BPF_EXTENSIONS => int(64),
             so::PEERCRED if self.family != abi::socket::AF_UNIX => {
                 Ok(unix::ucred(cx, None).as_bytes().to_vec())
             }

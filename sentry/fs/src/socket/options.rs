@@ -34,6 +34,8 @@ struct Values {
     pass_pidfd: bool,
     timestamp: bool,
     timestamp_ns: bool,
+    /// The last option about stamps was one of the new kind: so are the messages.
+    stamps_new: bool,
     rxq_ovfl: bool,
     pass_rights: bool,
     filter: Option<Arc<Program>>,
@@ -51,6 +53,11 @@ struct Values {
     hints: [i32; HINTS.len()],
     priority: i32,
     mark: i32,
+    /// `SO_RCVMARK`, `SO_RCVPRIORITY`
+    tells_mark: bool,
+    tells_priority: bool,
+    /// `SO_MAX_PACING_RATE`: bytes in a second; the largest number is none.
+    pacing: u64,
     send_buffer: i32,
     receive_buffer: i32,
     receive_low: i32,
@@ -157,6 +164,7 @@ impl SockOptions {
             pass_pidfd: false,
             timestamp: false,
             timestamp_ns: false,
+            stamps_new: false,
             rxq_ovfl: false,
             pass_rights: true,
             filter: None,
@@ -169,6 +177,9 @@ impl SockOptions {
             hints: HINTS.map(|h| h.1),
             priority: 0,
             mark: 0,
+            tells_mark: false,
+            tells_priority: false,
+            pacing: u64::MAX,
             send_buffer: DEFAULT_BUFFER,
             receive_buffer: DEFAULT_BUFFER,
             receive_low: 1,
@@ -276,15 +287,20 @@ impl SockOptions {
     }
     /// The time stamps that `SO_TIMESTAMP`, `SO_TIMESTAMPNS` or `SO_TIMESTAMPING` asked for.
     pub fn stamp(&self, ns: u64, out: &mut Vec<ControlMessage>) {
-        let (on, nanos, stamps) = {
+        let (on, nanos, stamps, new) = {
             let v = self.values.lock();
-            (v.timestamp, v.timestamp_ns, v.timestamping)
+            (v.timestamp, v.timestamp_ns, v.timestamping, v.stamps_new)
         };
         if on {
             let part = ns % 1_000_000_000;
             let mut data = (ns / 1_000_000_000).to_ne_bytes().to_vec();
             data.extend((if nanos { part } else { part / 1000 }).to_ne_bytes());
-            let kind = if nanos { so::TIMESTAMPNS } else { so::TIMESTAMP };
+            let kind = match (nanos, new) {
+                (false, false) => so::TIMESTAMP,
+                (true, false) => so::TIMESTAMPNS,
+                (false, true) => so::TIMESTAMP_NEW,
+                (true, true) => so::TIMESTAMPNS_NEW,
+            };
             out.push(ControlMessage { level: abi::socket::SOL_SOCKET, kind, data });
         }
         if stamps & (RX_SOFTWARE | SOFTWARE) == RX_SOFTWARE | SOFTWARE {
@@ -292,7 +308,41 @@ impl SockOptions {
             let mut data = (ns / 1_000_000_000).to_ne_bytes().to_vec();
             data.extend((ns % 1_000_000_000).to_ne_bytes());
             data.resize(48, 0);
-            out.push(ControlMessage { level: abi::socket::SOL_SOCKET, kind: so::TIMESTAMPING, data });
+            let kind = if new { so::TIMESTAMPING_NEW } else { so::TIMESTAMPING };
+            out.push(ControlMessage { level: abi::socket::SOL_SOCKET, kind, data });
+        }
+    }
+    /// `SO_MARK` and `SO_PRIORITY`
+    pub fn tag(&self) -> (u32, i32) {
+        let v = self.values.lock();
+        (v.mark.cast_unsigned(), v.priority)
+    }
+    /// `IP_TOS` says how urgent a socket is, too (`rt_tos2priority`).
+    pub fn set_priority(&self, priority: i32) {
+        self.values.lock().priority = priority;
+    }
+    /// `SO_RCVMARK` and `SO_RCVPRIORITY`: what a datagram was noted with.
+    pub fn tell_tag(&self, mark: u32, priority: u32, out: &mut Vec<ControlMessage>) {
+        let (tells_mark, tells_priority) = {
+            let v = self.values.lock();
+            (v.tells_mark, v.tells_priority)
+        };
+        for (on, kind, value) in [(tells_mark, so::MARK, mark), (tells_priority, so::PRIORITY, priority)] {
+            if on {
+                out.push(ControlMessage::int(abi::socket::SOL_SOCKET, kind, value.cast_signed()));
+            }
+        }
+    }
+    /// `SO_MAX_PACING_RATE` in bytes a second, if there is one.
+    pub fn pacing(&self) -> Option<u64> {
+        Some(self.values.lock().pacing).filter(|rate| *rate != u64::MAX)
+    }
+    /// `SO_MAX_PACING_RATE` as it fits: a long, or an int that has no sign.
+    pub fn pacing_value(&self, want: usize) -> Vec<u8> {
+        let rate = self.values.lock().pacing;
+        match want {
+            8.. => rate.to_ne_bytes().to_vec(),
+            _ => u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes().to_vec(),
         }
     }
     /// `SO_ATTACH_FILTER`
@@ -343,11 +393,17 @@ impl SockOptions {
             so::ZEROCOPY => flag(v.zerocopy),
             so::PEEK_OFF => int(v.peek_off),
             so::BUF_LOCK => int(v.buf_lock),
-            so::TIMESTAMPING => {
-                let mut out = v.timestamping.to_ne_bytes().to_vec();
+            so::TIMESTAMPING | so::TIMESTAMPING_NEW => {
+                let told = name == so::TIMESTAMPING || v.stamps_new;
+                let mut out = if told { v.timestamping } else { 0 }.to_ne_bytes().to_vec();
                 out.extend([0; 4]);
                 Some(out)
             }
+            so::TIMESTAMP_NEW => flag(v.timestamp && v.stamps_new),
+            so::TIMESTAMPNS_NEW => flag(v.timestamp && v.timestamp_ns && v.stamps_new),
+            so::RCVMARK => flag(v.tells_mark),
+            so::RCVPRIORITY => flag(v.tells_priority),
+            so::MAX_PACING_RATE => Some(v.pacing.to_ne_bytes().to_vec()),
             so::DEBUG => flag(v.debug),
             so::REUSEADDR => flag(v.reuse_addr),
             so::REUSEPORT => flag(v.reuse_port),
@@ -359,8 +415,8 @@ impl SockOptions {
             so::PASSCRED => flag(v.pass_cred),
             so::PASSSEC => flag(v.pass_sec),
             so::PASSPIDFD => flag(v.pass_pidfd),
-            so::TIMESTAMP => flag(v.timestamp && !v.timestamp_ns),
-            so::TIMESTAMPNS => flag(v.timestamp && v.timestamp_ns),
+            so::TIMESTAMP => flag(v.timestamp && !v.timestamp_ns && !v.stamps_new),
+            so::TIMESTAMPNS => flag(v.timestamp && v.timestamp_ns && !v.stamps_new),
             so::RXQ_OVFL => flag(v.rxq_ovfl),
             so::PRIORITY => int(v.priority),
             so::MARK => int(v.mark),
@@ -368,8 +424,8 @@ impl SockOptions {
             so::RCVBUF => int(v.receive_buffer),
             so::RCVLOWAT => int(v.receive_low),
             so::SNDLOWAT => int(1),
-            so::RCVTIMEO => Some(timeval(v.receive_timeout)),
-            so::SNDTIMEO => Some(timeval(v.send_timeout)),
+            so::RCVTIMEO | so::RCVTIMEO_NEW => Some(timeval(v.receive_timeout)),
+            so::SNDTIMEO | so::SNDTIMEO_NEW => Some(timeval(v.send_timeout)),
             so::LINGER => {
                 let mut out = v.linger.on.to_ne_bytes().to_vec();
                 out.extend(v.linger.seconds.to_ne_bytes());
@@ -444,7 +500,7 @@ impl SockOptions {
                 }
                 v.buf_lock = n;
             }
-            so::TIMESTAMPING => {
+            so::TIMESTAMPING | so::TIMESTAMPING_NEW => {
                 if n & !STAMPS != 0 {
                     if let Some(t) = cx.task {
                         kernel::gap!(t.kernel(), "flags of SO_TIMESTAMPING", n.unsigned_abs());
@@ -452,6 +508,7 @@ impl SockOptions {
                     return Err(Errno::EINVAL);
                 }
                 v.timestamping = n;
+                v.stamps_new = name == so::TIMESTAMPING_NEW;
             }
             so::BUSY_POLL if n < 0 => return Err(Errno::EINVAL),
             so::PREFER_BUSY_POLL | so::BUSY_POLL_BUDGET if on && !admin => return Err(Errno::EPERM),
@@ -465,9 +522,21 @@ impl SockOptions {
             so::PASSCRED => v.pass_cred = on,
             so::PASSSEC => v.pass_sec = on,
             so::PASSPIDFD => v.pass_pidfd = on,
-            so::TIMESTAMP | so::TIMESTAMPNS => {
+            so::TIMESTAMP | so::TIMESTAMPNS | so::TIMESTAMP_NEW | so::TIMESTAMPNS_NEW => {
                 v.timestamp = on;
-                v.timestamp_ns = on && name == so::TIMESTAMPNS;
+                v.timestamp_ns = on && matches!(name, so::TIMESTAMPNS | so::TIMESTAMPNS_NEW);
+                if on {
+                    v.stamps_new = matches!(name, so::TIMESTAMP_NEW | so::TIMESTAMPNS_NEW);
+                }
+            }
+            so::RCVMARK => v.tells_mark = on,
+            so::RCVPRIORITY => v.tells_priority = on,
+            so::MAX_PACING_RATE => {
+                v.pacing = match value.get(..8).and_then(|long| long.try_into().ok()) {
+                    Some(long) => u64::from_ne_bytes(long),
+                    None if n == -1 => u64::MAX,
+                    None => n.cast_unsigned().into(),
+                };
             }
             so::RXQ_OVFL => v.rxq_ovfl = on,
             so::PRIORITY => {
@@ -503,8 +572,8 @@ impl SockOptions {
                 }
             }
             so::RCVLOWAT => v.receive_low = if n < 0 { i32::MAX } else { n.max(1) },
-            so::RCVTIMEO => v.receive_timeout = parse_timeval(value)?,
-            so::SNDTIMEO => v.send_timeout = parse_timeval(value)?,
+            so::RCVTIMEO | so::RCVTIMEO_NEW => v.receive_timeout = parse_timeval(value)?,
+            so::SNDTIMEO | so::SNDTIMEO_NEW => v.send_timeout = parse_timeval(value)?,
             so::LINGER => {
                 if value.len() < 8 {
                     return Err(Errno::EINVAL);

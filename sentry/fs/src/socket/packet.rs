@@ -54,6 +54,7 @@ impl FrameSink for Queue {
             let network = frame.data.get(frame.header..).unwrap_or_default();
             let start = if self.headers { 0 } else { frame.header };
             let seen = Packet {
+                mark: 0,
                 link: &frame.data,
                 network,
                 data: if self.headers { &frame.data } else { network },

@@ -90,6 +90,10 @@ pub trait Upper: DatagramSink {
     fn listens(&self, local: SocketAddr, remote: SocketAddr, interface: u32) -> Option<Listening>;
     /// Whether a datagram would be taken by anybody.
     fn takes(&self, local: SocketAddr, remote: SocketAddr, interface: u32) -> bool;
+    /// Whether a socket takes datagrams of IPv6 without a checksum.
+    fn takes_unchecked(&self, _local: SocketAddr, _remote: SocketAddr, _interface: u32) -> bool {
+        false
+    }
 }
 
 /// One thing to tell.

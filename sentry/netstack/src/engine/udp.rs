@@ -79,7 +79,7 @@ pub struct UdpSend {
     pub tos: u8,
     pub fragmenting: Fragmenting,
     pub ignore_path_mtu: bool,
-    /// SO_NO_CHECK (IPv4 only).
+    /// SO_NO_CHECK of IPv4, UDP_NO_CHECK6_TX.
     pub no_checksum: bool,
     /// Cut the payload into datagrams of this size (UDP_SEGMENT).
     pub segment: Option<u16>,
@@ -129,7 +129,14 @@ impl Udp {
         if packet.checksum == RxChecksum::Unknown && !unchecked {
             let mut sum = Sum::pseudo(packet.source, packet.destination, UDP, length);
             sum.add(&bytes[..length]);
-            if udp.checksum() == 0 || !sum.intact() {
+            // IPv6 has no datagrams without a checksum but for those who ask (RFC 6935, UDP_NO_CHECK6_RX).
+            let ends = (
+                SocketAddr::new(packet.destination, udp.dst_port()),
+                SocketAddr::new(packet.source, udp.src_port()),
+            );
+            let asked =
+                || net.upper.as_ref().is_some_and(|u| u.takes_unchecked(ends.0, ends.1, packet.interface));
+            if if udp.checksum() == 0 { !asked() } else { !sum.intact() } {
                 net.stats.of(packet.source).udp_checksum_errors += 1;
                 return;
             }
@@ -255,7 +262,7 @@ impl Udp {
         udp.set_len(u16::try_from(length).unwrap_or(0));
         udp.set_checksum(0);
         frame.mark_transport();
-        if !(how.no_checksum && to.is_ipv4()) {
+        if !how.no_checksum {
             let sum = Sum::pseudo(from.ip(), to.ip(), UDP, length).partial();
             frame.head_mut()[6..8].copy_from_slice(&sum.to_be_bytes());
             frame.offload_checksum(6);

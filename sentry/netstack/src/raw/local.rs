@@ -4,7 +4,7 @@
 use super::{ICMP, ICMPV6, RawHow, RawSocket};
 use crate::addr::{Endpoint, Family};
 use crate::buf::Buf;
-use crate::datagram::{Datagram, SendHow};
+use crate::datagram::{Datagram, SendHow, Tag};
 use crate::engine::checksum::{self, Sum};
 use crate::error::{NetError, Result};
 use crate::interface::LOOPBACK;
@@ -20,6 +20,7 @@ struct Packet {
     protocol: u8,
     ttl: u8,
     tos: u8,
+    tag: Tag,
     data: Vec<u8>,
 }
 
@@ -50,10 +51,11 @@ impl RawSocket {
             protocol: self.protocol,
             ttl: how.ttl,
             tos: how.tos,
+            tag: how.tag,
             data: data.to_vec(),
         };
         if raw.header_included {
-            packet = parse_header(data, source)?;
+            packet = Packet { tag: how.tag, ..parse_header(data, source)? };
         }
         let at = match ident {
             Some(ident) => {
@@ -87,6 +89,7 @@ fn parse_header(data: &[u8], source: IpAddr) -> Result<Packet> {
         protocol: data[9],
         ttl: data[8],
         tos: data[1],
+        tag: Tag::default(),
         data: data[length..].to_vec(),
     })
 }
@@ -129,6 +132,8 @@ impl Stack {
             ttl: packet.ttl,
             tos: packet.tos,
             drops: 0,
+            tag: packet.tag,
+            segment: None,
         };
         let kind = packet.data.first().copied().unwrap_or(0);
         let control = matches!(packet.protocol, ICMP | ICMPV6);
@@ -154,7 +159,14 @@ impl Stack {
                 let (source, destination) = (packet.destination, packet.source);
                 let check = sum(source, destination, packet.protocol, &data);
                 data[2..4].copy_from_slice(&check.to_be_bytes());
-                self.local_packet(Packet { source, destination, data, ttl: 64, ..packet });
+                self.local_packet(Packet {
+                    source,
+                    destination,
+                    data,
+                    ttl: 64,
+                    tag: Tag::default(),
+                    ..packet
+                });
             }
             (ICMP, 0) | (ICMPV6, 129) if bytes.len() >= 8 => {
                 let ident = u16::from_be_bytes([bytes[4], bytes[5]]);

@@ -14,6 +14,8 @@ fn how() -> SendHow {
         want_errors: false,
         discover: 1,
         no_checksum: false,
+        tag: Default::default(),
+        segment: None,
     }
 }
 

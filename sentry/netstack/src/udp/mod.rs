@@ -30,6 +30,8 @@ pub struct UdpState {
     groups: Vec<Membership>,
     /// Not `IP_MULTICAST_ALL`.
     own_groups_only: bool,
+    /// `UDP_NO_CHECK6_RX`
+    unchecked: bool,
 }
 
 /// A UDP socket.
@@ -113,6 +115,11 @@ impl UdpSocket {
         }
     }
 
+    /// `UDP_NO_CHECK6_RX`: datagrams of IPv6 without a checksum are taken.
+    pub fn set_unchecked(&self, on: bool) {
+        self.lock().own.unchecked = on;
+    }
+
     fn autobind(&self, state: &mut State<UdpState>, options: BindOptions) -> Result<()> {
         if state.own.claim.is_some() {
             return Ok(());
@@ -188,13 +195,15 @@ impl UdpSocket {
         if !route.local {
             let wire = self.stack.wire().ok_or(NetError::NetworkUnreachable)?;
             let how = SendHow { device, ..*how };
-            if let Err(error) = wire.send_datagram(from, to, data.clone(), &how) {
-                if error == NetError::MessageSize && how.want_errors {
-                    self.too_long(to, data, wire.path_mtu(to.ip, source, device).unwrap_or(0));
+            for data in pieces(&data, how.segment) {
+                if let Err(error) = wire.send_datagram(from, to, data.clone(), &how) {
+                    if error == NetError::MessageSize && how.want_errors {
+                        self.too_long(to, data, wire.path_mtu(to.ip, source, device).unwrap_or(0));
+                    }
+                    return Err(error);
                 }
-                return Err(error);
+                self.count_sent(to);
             }
-            self.count_sent(to);
             if !(route.broadcast || (multicast && how.multicast_loop)) {
                 return Ok(());
             }
@@ -202,7 +211,7 @@ impl UdpSocket {
             && let Some(relay) = self.stack.relay(to, || self.stack.takes_datagram(from, to, route.device))
         {
             self.count_sent(to);
-            return relay.datagram(from, to, data.bytes());
+            return pieces(&data, how.segment).try_for_each(|data| relay.datagram(from, to, data.bytes()));
         } else {
             self.count_sent(to);
         }
@@ -215,10 +224,17 @@ impl UdpSocket {
             ttl: how.ttl,
             tos: how.tos,
             drops: 0,
+            tag: how.tag,
+            segment: how.segment,
         };
         self.stack.count_local(to.ip, datagram.data.len() as u64 + 28);
         if route.broadcast || multicast {
             self.stack.deliver_to_many(&datagram, self.lite);
+            return Ok(());
+        }
+        // IPv6 has no datagrams without a checksum but for those who ask.
+        let bare = how.no_checksum && to.ip.is_ipv6() && !self.lite;
+        if bare && !self.stack.takes_unchecked(from, to, route.device) {
             return Ok(());
         }
         if let Err(datagram) = self.stack.deliver_datagram(datagram, self.lite) {
@@ -297,6 +313,18 @@ impl UdpSocket {
     pub fn has_port(&self) -> bool {
         self.lock().own.claim.is_some()
     }
+}
+
+/// The datagrams that data makes which is cut at a size.
+fn pieces(data: &Buf, size: Option<u16>) -> impl Iterator<Item = Buf> + use<> {
+    let size = size.map_or(usize::MAX, usize::from).max(1);
+    let mut rest = Some(data.clone());
+    std::iter::from_fn(move || {
+        let mut left = rest.take()?;
+        let piece = left.split_to(size);
+        rest = Some(left).filter(|left| !left.is_empty());
+        Some(piece)
+    })
 }
 
 #[cfg(test)]

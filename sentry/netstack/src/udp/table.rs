@@ -117,6 +117,11 @@ impl Stack {
         self.datagram_table(false).find(from, to, device).is_some()
     }
 
+    /// Whether the socket for a datagram takes it without a checksum (`UDP_NO_CHECK6_RX`).
+    pub(crate) fn takes_unchecked(&self, from: Endpoint, to: Endpoint, device: u32) -> bool {
+        self.datagram_table(false).find(from, to, device).is_some_and(|s| s.lock().own.unchecked)
+    }
+
     /// An error came back from `peer` or on the way for what was sent from `own`.
     pub(crate) fn datagram_error(
         &self,

@@ -27,6 +27,8 @@ const HOW: SendHow = SendHow {
     want_errors: false,
     discover: 1,
     no_checksum: false,
+    tag: crate::datagram::Tag { mark: 0, priority: 0 },
+    segment: None,
 };
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::addr::Endpoint;
 use crate::buf::Buf;
-use crate::datagram::{Datagram, ErrorReport, SendHow};
+use crate::datagram::{Datagram, ErrorReport, SendHow, Tag};
 use crate::engine::addresses::Prefix;
 use crate::engine::chunk::Chunk;
 use crate::engine::error::{Error, PacketError};
@@ -400,6 +400,12 @@ impl Upper for Sockets {
             .upgrade()
             .is_some_and(|stack| stack.takes_datagram(endpoint(remote), endpoint(local), interface))
     }
+
+    fn takes_unchecked(&self, local: SocketAddr, remote: SocketAddr, interface: u32) -> bool {
+        self.stack
+            .upgrade()
+            .is_some_and(|stack| stack.takes_unchecked(endpoint(remote), endpoint(local), interface))
+    }
 }
 
 impl DatagramSink for Sockets {
@@ -407,29 +413,25 @@ impl DatagramSink for Sockets {
         let Some(stack) = self.stack.upgrade() else { return };
         let many = datagram.destination.is_multicast()
             || stack.interfaces.local(datagram.destination).is_none() && datagram.destination.is_ipv4();
-        // What the link has joined is taken apart again.
-        let size = datagram.segment.map_or(usize::MAX, usize::from).max(1);
-        let mut rest = Buf::from(datagram.payload);
-        loop {
-            let datagram = Datagram {
-                from: scoped(datagram.source, datagram.source_port, datagram.interface),
-                to: Endpoint::new(datagram.destination, datagram.destination_port),
-                device: datagram.interface,
-                data: rest.split_to(size),
-                time: self.env.realtime(),
-                ttl: datagram.ttl,
-                tos: datagram.tos,
-                drops: 0,
-            };
-            if many {
-                stack.deliver_to_many(&datagram, false);
-            } else {
-                // A socket that was closed in this moment: the datagram is lost, as on any network.
-                let _ = stack.deliver_datagram(datagram, false);
-            }
-            if rest.is_empty() {
-                return;
-            }
+        let segment = datagram.segment;
+        let datagram = Datagram {
+            from: scoped(datagram.source, datagram.source_port, datagram.interface),
+            to: Endpoint::new(datagram.destination, datagram.destination_port),
+            device: datagram.interface,
+            data: Buf::from(datagram.payload),
+            time: self.env.realtime(),
+            ttl: datagram.ttl,
+            tos: datagram.tos,
+            drops: 0,
+            tag: Tag::default(),
+            // What the link has joined is taken apart by the sockets.
+            segment,
+        };
+        if many {
+            stack.deliver_to_many(&datagram, false);
+        } else {
+            // A socket that was closed in this moment: the datagram is lost, as on any network.
+            let _ = stack.deliver_datagram(datagram, false);
         }
     }
 

@@ -65,6 +65,8 @@ impl DatagramSink for Sink {
                 ttl: datagram.ttl,
                 tos: datagram.tos,
                 drops: 0,
+                tag: Default::default(),
+                segment: None,
             },
             kind,
         );

@@ -6,6 +6,7 @@ use crate::engine::link::{Capabilities, Medium};
 use crate::engine::pair::{Impairment, PairLink};
 use crate::env::testing::{TestEnv, Told};
 use crate::tcp::{TakeHow, TcpSocket};
+use crate::udp::UdpSocket;
 
 struct Quiet;
 
@@ -35,7 +36,7 @@ fn hosts() -> (Vec<Host>, PairLink, Arc<TestEnv>) {
             link: cable.end(side),
             up: true,
             carrier: true,
-            addresses: vec![own],
+            addresses: vec![own, IfAddr { ip: end6(side, 0).ip, prefix: 64, broadcast: None }],
         };
         let index = wire.attach(attachment).unwrap();
         Host { stack, wire, index }
@@ -52,6 +53,10 @@ fn run(hosts: &[Host], cable: &PairLink, env: &TestEnv) {
             host.wire.drive(host.index, frames);
         }
     }
+}
+
+fn end6(side: usize, port: u16) -> Endpoint {
+    Endpoint::new(std::net::IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1 + side as u16]), port)
 }
 
 fn end(side: u8, port: u16) -> Endpoint {
@@ -82,4 +87,49 @@ fn a_conversation_over_the_cable() {
     assert_eq!(refused.connect(end(1, 81), O), Err(NetError::InProgress));
     run(&hosts, &cable, &env);
     assert_eq!(refused.connected(), Err(NetError::Refused));
+}
+
+#[test]
+fn datagrams_without_a_checksum_are_for_who_wants_them() {
+    let (hosts, cable, env) = hosts();
+    for _ in 0..15 {
+        run(&hosts, &cable, &env);
+    }
+    let sockets: Vec<Arc<UdpSocket>> = (0..2)
+        .map(|side| {
+            let socket = UdpSocket::new(&hosts[side].stack, Family::V6, false, Arc::new(Told::default()));
+            socket.bind(end6(side, 99), O).unwrap();
+            socket
+        })
+        .collect();
+    let plain = SendHow {
+        source: None,
+        device: 0,
+        ttl: 64,
+        tos: 0,
+        broadcast: false,
+        multicast_loop: false,
+        multicast_device: 0,
+        multicast_source: None,
+        want_errors: false,
+        discover: 1,
+        no_checksum: false,
+        tag: Tag::default(),
+        segment: None,
+    };
+    let bare = SendHow { no_checksum: true, ..plain };
+    let arrives = |how: &SendHow| {
+        sockets[0].send(Some(end6(1, 99)), Buf::copy_of(b"hello"), how, O).unwrap();
+        run(&hosts, &cable, &env);
+        sockets[1].receive().is_ok()
+    };
+    assert!(arrives(&plain) && !arrives(&bare));
+    sockets[1].set_unchecked(true);
+    assert!(arrives(&plain) && arrives(&bare));
+    // What is cut is several datagrams on the wire.
+    let cut = SendHow { segment: Some(2), ..plain };
+    assert!(arrives(&cut));
+    let rest: Vec<_> =
+        std::iter::from_fn(|| sockets[1].receive().ok().flatten()).map(|d| d.data.len()).collect();
+    assert_eq!(rest, [2, 1]);
 }

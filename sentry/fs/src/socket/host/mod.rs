@@ -392,6 +392,9 @@ impl SocketOps for HostSocket {
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
         let with = send_control(self.family, &args.control)?;
+        if with.mark.is_some() || with.priority.is_some() {
+            return Err(Errno::EINVAL);
+        }
         let udp = self.is_udp();
         let to = match args.to {
             // An address without a family is none, for a socket of IPv6.

@@ -3,7 +3,7 @@
 
 use super::address;
 use super::control::SendControl;
-use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, encode, ip, ipv6, number, tcp};
+use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, encode, ip, ipv6, number, tcp, udp};
 use super::stacks::{QueueWaker, errno};
 use crate::socket::filter::Asked;
 use crate::socket::{Received, SockOptions};
@@ -19,7 +19,7 @@ use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::WaitQueue;
-use netstack::datagram::{DatagramBase, SendHow};
+use netstack::datagram::{DatagramBase, SendHow, Tag};
 use netstack::sieve::Sieve;
 use netstack::{BindOptions, Endpoint, Family, Stack, Waker};
 use std::net::{IpAddr, Ipv4Addr};
@@ -256,6 +256,7 @@ impl Base {
         let n = &self.numbers;
         let v4 = to.is_ipv4();
         let source = self.multicast_source.load(Ordering::Relaxed);
+        let (mark, priority) = self.options.tag();
         SendHow {
             source: c.source,
             device: if c.device != 0 { c.device } else { self.device_to(to) },
@@ -270,7 +271,12 @@ impl Base {
             multicast_source: (v4 && source != 0).then(|| IpAddr::V4(Ipv4Addr::from(source))),
             want_errors: self.wants_errors(v4),
             discover: self.discover(v4),
-            no_checksum: self.options.no_check(),
+            no_checksum: if v4 { self.options.no_check() } else { n.on(SOL_UDP, udp::NO_CHECK6_TX) },
+            tag: Tag {
+                mark: c.mark.unwrap_or(mark),
+                priority: c.priority.unwrap_or(priority).cast_unsigned(),
+            },
+            segment: None,
         }
     }
 
@@ -483,7 +489,12 @@ impl Base {
                         // The ECN bits belong to TCP.
                         v &= !3;
                     }
+                    if self.numbers.get(level, name) == Some(v) {
+                        return Ok(());
+                    }
                     self.numbers.put(level, name, v);
+                    // Bulk, interactive, both: `TC_PRIO_*`.
+                    self.options.set_priority([0, 2, 6, 4][((v & 0x1e) >> 3) as usize]);
                     Ok(())
                 }
                 _ => self.set_number(cx, level, name, number(level, value)?),

@@ -7,6 +7,8 @@ use super::stacks::errno;
 use crate::socket::ControlMessage;
 use abi::socket::{SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, so};
 use abi::{Errno, Result};
+use kernel::creds::CapSet;
+use kernel::vfs::Caller;
 use netstack::datagram::ErrorReport;
 use netstack::{Endpoint, Family};
 /// What the control messages of a sender say.
@@ -22,6 +24,10 @@ impl Base {
         if self.options.tells_losses() && from.drops > 0 {
             let drops = i32::from_ne_bytes(from.drops.to_ne_bytes());
             out.push(ControlMessage::int(SOL_SOCKET, so::RXQ_OVFL, drops));
+        }
+        self.options.tell_tag(from.tag.mark, from.tag.priority, &mut out);
+        if let Some(size) = from.segment {
+            out.push(ControlMessage::int(SOL_UDP, udp::GRO, size.into()));
         }
         match from.to.ip {
             IpAddr::V4(to) => {
@@ -114,6 +120,13 @@ pub fn pktinfo6(device: u32, to: IpAddr) -> ControlMessage {
     ControlMessage { level: SOL_IPV6, kind: ipv6::PKTINFO, data }
 }
 
+/// What a sender may not say of its messages: EPERM.
+pub fn check_rights(cx: &Caller<'_>, control: &SendControl) -> Result<()> {
+    let may = cx.creds.has_cap(CapSet::NET_ADMIN) || cx.creds.has_cap(CapSet::NET_RAW);
+    let urgent = control.priority.is_some_and(|n| !(0..=6).contains(&n));
+    if (control.mark.is_some() || urgent) && !may { Err(Errno::EPERM) } else { Ok(()) }
+}
+
 /// Reads the control messages of a sender: EINVAL.
 pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendControl> {
     let mut out = SendControl::default();
@@ -129,6 +142,9 @@ pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendContr
             // Levels of the other family are passed over.
             (SOL_IPV6, kind) if family == Family::V4 && kind != ipv6::PKTINFO => {}
             (SOL_SOCKET, SCM_RIGHTS | SCM_CREDENTIALS) => {}
+            (SOL_SOCKET, so::MARK | so::PRIORITY) if m.data.len() != 4 => return Err(Errno::EINVAL),
+            (SOL_SOCKET, so::MARK) => out.mark = Some(int()?.cast_unsigned()),
+            (SOL_SOCKET, so::PRIORITY) => out.priority = Some(int()?),
             (SOL_IP, ip::PKTINFO) if m.data.len() == 12 => {
                 out.device = u32::from_ne_bytes(word(0));
                 let a = Ipv4Addr::from(word(4));

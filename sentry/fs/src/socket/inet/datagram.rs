@@ -2,7 +2,7 @@
 
 use super::address;
 use super::base::{Base, directions, queue_ioctl, sieve, take_all};
-use super::control::{SendControl, send_control};
+use super::control::{SendControl, check_rights, send_control};
 use super::groups::is_membership;
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, number, udp};
 use super::stacks::errno;
@@ -71,17 +71,16 @@ impl InetDatagram {
         control: &SendControl,
         raw: Vec<u8>,
     ) -> Result<()> {
-        let how = self.base.how(target.ip, control);
+        let mut how = self.base.how(target.ip, control);
         let options = self.base.bind_options();
-        let send = |data: Buf| self.udp.send(to, data, &how, options).map_err(errno);
         let segment = control.segment.map_or(self.segment.load(Ordering::Relaxed), u32::from) as usize;
-        if segment == 0 || segment >= raw.len() {
-            return send(Buf::from_vec(raw));
+        if segment > 0 && segment < raw.len() {
+            if raw.len().div_ceil(segment) > 128 {
+                return Err(Errno::EINVAL);
+            }
+            how.segment = u16::try_from(segment).ok();
         }
-        if raw.len().div_ceil(segment) > 128 {
-            return Err(Errno::EINVAL);
-        }
-        raw.chunks(segment).try_for_each(|piece| send(Buf::copy_of(piece)))
+        self.udp.send(to, Buf::from_vec(raw), &how, options).map_err(errno)
     }
 
     /// Keeps data for a datagram of several calls. The first says where it goes and how.
@@ -167,7 +166,7 @@ impl SocketOps for InetDatagram {
         Ok(self.base.encode(remote))
     }
 
-    fn send(&self, _cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
+    fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
         // IPv6 does not look.
         if args.flags & MSG_OOB != 0 && self.base.family == Family::V4 {
             return Err(Errno::EOPNOTSUPP);
@@ -185,6 +184,7 @@ impl SocketOps for InetDatagram {
         let held = self.held.lock().as_ref().map(|h| h.target);
         let target = held.or(to).or(self.udp.remote()).ok_or(Errno::EDESTADDRREQ)?;
         let control = send_control(self.base.family, &args.control)?;
+        check_rights(cx, &control)?;
         let most = if target.ip.is_ipv4() { MAX4 } else { MAX6 };
         if len > most {
             self.too_long(target, most);
@@ -259,6 +259,11 @@ impl SocketOps for InetDatagram {
             (SOL_UDP, _) => {
                 let v = number(level, value)?;
                 self.base.numbers.set(cx, level, name, v).unwrap_or(Err(Errno::ENOPROTOOPT))?;
+                match name {
+                    udp::GRO => self.udp.set_joined(v != 0),
+                    udp::NO_CHECK6_RX => self.udp.set_unchecked(v != 0),
+                    _ => {}
+                }
                 return if name == udp::CORK && v == 0 { self.flush() } else { Ok(()) };
             }
             (SOL_TCP, _) => return Err(Errno::ENOPROTOOPT),

@@ -56,6 +56,8 @@ pub mod ip {
 
 pub mod udp {
     pub const CORK: i32 = 1;
+    pub const NO_CHECK6_TX: i32 = 101;
+    pub const NO_CHECK6_RX: i32 = 102;
     pub const SEGMENT: i32 = 103;
     pub const GRO: i32 = 104;
 }
@@ -186,6 +188,8 @@ const SPECS: &[Spec] = &[
     // `TCP_THIN_DUPACK`, which Linux gave up.
     Spec(SOL_TCP, 17, 0, Nothing),
     Spec(SOL_UDP, udp::CORK, 0, Flag),
+    Spec(SOL_UDP, udp::NO_CHECK6_TX, 0, Flag),
+    Spec(SOL_UDP, udp::NO_CHECK6_RX, 0, Flag),
     Spec(SOL_UDP, udp::GRO, 0, Flag),
 ];
 

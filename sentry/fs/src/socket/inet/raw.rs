@@ -2,7 +2,7 @@
 
 use super::address;
 use super::base::{Base, directions, queue_ioctl, sieve, take_all};
-use super::control::{SendControl, send_control};
+use super::control::{SendControl, check_rights, send_control};
 use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, number};
 use super::stacks::errno;
 use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
@@ -123,6 +123,7 @@ impl SocketOps for InetRaw {
             to.port = 0;
         }
         let control = send_control(self.base.family, &args.control)?;
+        check_rights(cx, &control)?;
         let target = to.or(self.raw.remote()).ok_or(Errno::EDESTADDRREQ)?;
         let header_included = self.header_included.load(Ordering::Relaxed);
         if self.base.family == Family::V6 && self.raw.protocol == RAW {

@@ -430,7 +430,7 @@ impl SocketOps for InetStream {
     fn option_changed(&self, name: i32) {
         match name {
             so::REUSEADDR | so::REUSEPORT => self.tcp.set_bind_options(self.base.bind_options()),
-            so::KEEPALIVE => self.apply(),
+            so::KEEPALIVE | so::MAX_PACING_RATE => self.apply(),
             // Half of a buffer is overhead, as Linux reckons (`tcp_adv_win_scale`).
             so::SNDBUF | so::SNDBUFFORCE => {
                 self.tcp.set_limits(Some(self.base.options.send_buffer() / 2), None)

@@ -56,5 +56,6 @@ pub fn update(base: &Base, options: &mut StreamOptions) {
     };
     // The number has no sign: -1 is more than there ever is.
     options.not_sent_low = Some(number(tcp::NOTSENT_LOWAT).cast_unsigned() as usize).filter(|n| *n > 0);
+    options.pacing = base.options.pacing();
     options.defer_accept = timeouts(number(tcp::DEFER_ACCEPT));
 }

@@ -65,7 +65,8 @@ fn of_packets(info: &TcpInfo) -> Vec<u8> {
         out[at..at + 4].copy_from_slice(&value.to_ne_bytes());
     }
     for (at, value) in [
-        (112, u64::MAX),
+        (104, info.pacing_rate),
+        (112, info.most_pacing),
         (120, info.bytes_acked + 1),
         (128, info.bytes_received),
         (200, info.bytes_sent),
@@ -111,7 +112,10 @@ pub fn encode(tcp: &TcpSocket) -> Vec<u8> {
         out[5] = 7;
         out[6] = 0x77;
         let mut put64 = |at: usize, v: u64| out[at..at + 8].copy_from_slice(&v.to_ne_bytes());
-        put64(112, u64::MAX);
+        let most = tcp.settings().pacing.unwrap_or(u64::MAX);
+        // Twice ten segments in the round trip told above.
+        put64(104, most.min(segment * 20 * 1_000_000 / 33));
+        put64(112, most);
         put64(120, c.bytes_sent.saturating_sub(c.unacked) + 1);
         put64(128, c.bytes_received);
         put64(200, c.bytes_sent);

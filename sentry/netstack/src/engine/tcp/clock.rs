@@ -33,6 +33,9 @@ impl Conn {
             self.options.cork = cork;
             self.options.no_delay = no_delay;
         }
+        if due(self.pace_until) {
+            self.pace_until = None;
+        }
         if due(self.fin_wait_at) {
             self.fin_wait_at = None;
             if self.released && self.state == State::FinWait2 {

@@ -90,6 +90,8 @@ pub struct ConnOptions {
     /// How long FIN-WAIT-2 lasts once nobody reads (TCP_LINGER2, tcp_fin_timeout); none: not at all, the peer is reset.
     pub fin_timeout: Option<Duration>,
     pub not_sent_low: Option<usize>,
+    /// Bytes a second that are not to be exceeded (SO_MAX_PACING_RATE).
+    pub pacing: Option<u64>,
     /// Of a listener: timeouts of the handshake for which a client without data waits (TCP_DEFER_ACCEPT).
     pub defer_accept: u32,
 }
@@ -117,6 +119,7 @@ impl Default for ConnOptions {
             syn_retries: 6,
             fin_timeout: Some(Duration::from_secs(60)),
             not_sent_low: None,
+            pacing: None,
             defer_accept: 0,
         }
     }
@@ -247,6 +250,9 @@ pub struct Conn {
     /// The end of the last segment that was not full (Minshall's variant of Nagle's rule).
     pub small_end: Seq,
     pub cork_until: Option<Time>,
+    /// When the next segment may leave, and that one waits for it.
+    pub pace_at: Time,
+    pub pace_until: Option<Time>,
     pub urgent_out: Option<Seq>,
     pub last_sent: Time,
     /// When the neighbour cache last heard of progress.
@@ -349,6 +355,8 @@ impl Conn {
             syn_at: now,
             small_end: iss,
             cork_until: None,
+            pace_at: Time(0),
+            pace_until: None,
             urgent_out: None,
             last_sent: now,
             confirmed_at: Time(0),
@@ -491,6 +499,7 @@ impl Conn {
         self.keep_at = None;
         self.fin_wait_at = None;
         self.cork_until = None;
+        self.pace_until = None;
         self.ack = AckNeed::None;
         self.wake |= Ready::READ | Ready::WRITE | Ready::READ_CLOSED | Ready::CLOSED;
         if self.error.is_some() {
@@ -529,6 +538,7 @@ impl Conn {
             self.keep_at,
             self.fin_wait_at,
             self.cork_until,
+            self.pace_until,
         ]
         .into_iter()
         .flatten()

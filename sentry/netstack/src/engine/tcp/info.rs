@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::slab::Handle;
 use super::super::time::Time;
-use super::conn::{Mode, Wait};
+use super::conn::{Conn, Mode, Wait};
 use super::remnant::Remnant;
 use super::{Entry, Tcp};
 
@@ -54,6 +54,9 @@ pub struct TcpInfo {
     pub data_segments_out: u32,
     pub data_segments_in: u32,
     pub dsack_duplicates: u32,
+    /// Bytes a second: what the window makes of a round trip, and what is allowed.
+    pub pacing_rate: u64,
+    pub most_pacing: u64,
 }
 
 /// One line of a listing.
@@ -68,6 +71,18 @@ pub struct ConnectionLine {
     /// What the timer waits for, as /proc/net/tcp numbers it, and when.
     pub timer: (u8, Option<Time>),
     pub retransmits: u32,
+}
+
+impl Conn {
+    /// Twice what goes in a round trip while the window grows fast, else a fifth more (`tcp_update_pacing_rate`).
+    fn pacing_rate(&self) -> u64 {
+        let most = self.options.pacing.unwrap_or(u64::MAX);
+        let Some(rtt) = self.rtt.smoothed.filter(|rtt| !rtt.is_zero()) else { return most };
+        let (cwnd, threshold) = (self.congestion.cwnd, self.congestion.ssthresh);
+        let percent = if cwnd < threshold / 2 { 200 } else { 120 };
+        let rate = cwnd as u128 * percent * 10_000_000 / rtt.as_nanos();
+        most.min(u64::try_from(rate).unwrap_or(u64::MAX))
+    }
 }
 
 impl Tcp {
@@ -124,6 +139,8 @@ impl Tcp {
             data_segments_out: conn.counters.data_segments_out,
             data_segments_in: conn.counters.data_segments_in,
             dsack_duplicates: conn.counters.dsack_duplicates,
+            pacing_rate: conn.pacing_rate(),
+            most_pacing: conn.options.pacing.unwrap_or(u64::MAX),
         })
     }
 

@@ -248,6 +248,7 @@ impl Conn {
         }
         let options = self.options_out(net, false);
         self.last_sent = net.now;
+        self.pace(net.now, data);
         self.emit(net, seq, data, flags, options);
     }
 
@@ -288,10 +289,26 @@ impl Conn {
         }
     }
 
+    /// Whether the next segment has to wait for its time (SO_MAX_PACING_RATE).
+    fn paced(&mut self, now: Time) -> bool {
+        self.pace_until = Some(self.pace_at).filter(|at| self.options.pacing.is_some() && *at > now);
+        self.pace_until.is_some()
+    }
+
+    /// Data leaves: the next has to wait until the wire would be free at that rate. As Linux, the first segments do not.
+    fn pace(&mut self, now: Time, length: usize) {
+        let Some(rate) = self.options.pacing.filter(|rate| *rate > 0) else { return };
+        if self.counters.data_segments_out >= 10 {
+            let nanos = length as u128 * 1_000_000_000 / u128::from(rate);
+            let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            self.pace_at = self.pace_at.max(now) + time;
+        }
+    }
+
     fn output_lost(&mut self, net: &mut Net) {
         let room = self.frame_room(net);
         let mut first = true;
-        while self.board.lost > 0 {
+        while self.board.lost > 0 && !self.paced(net.now) {
             let free = self.congestion.cwnd.saturating_sub(self.board.in_flight);
             // The first of a round always goes: recovery must not wait for itself.
             let allowed = if first && self.board.in_flight == 0 { free.max(self.mss) } else { free };
@@ -325,11 +342,16 @@ impl Conn {
                 self.congestion.restart(idle, self.rtt.rto());
             }
         }
-        let room = self.frame_room(net);
+        let mut room = self.frame_room(net);
+        if let Some(rate) = self.options.pacing {
+            // No more at once than goes in a millisecond (as sk_pacing_shift).
+            let most = usize::try_from(rate >> 10).unwrap_or(usize::MAX).max(2 * self.mss);
+            room = room.min(most / self.mss * self.mss);
+        }
         loop {
             let unsent = self.unsent();
             let window = self.snd_una.plus(self.snd_wnd).after(self.snd_nxt);
-            if unsent == 0 {
+            if unsent == 0 || self.paced(net.now) {
                 break;
             }
             let credit = self.congestion.cwnd.saturating_sub(self.board.in_flight);
@@ -414,7 +436,8 @@ impl Conn {
 
     /// True if a timer has to ask for the window: there is data, none in flight, and none can go.
     fn arm_window_probe(&mut self, now: Time) {
-        let stuck = self.board.is_empty() && self.unsent() > 0 && self.cork_until.is_none();
+        let waits = self.cork_until.is_some() || self.pace_until.is_some();
+        let stuck = self.board.is_empty() && self.unsent() > 0 && !waits;
         match self.retransmit {
             Some((Wait::WindowProbe, _)) if !stuck => {
                 self.retransmit = None;

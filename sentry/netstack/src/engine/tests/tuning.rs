@@ -240,3 +240,36 @@ fn little_is_queued_that_is_not_sent() {
         assert_eq!(world.engines[0].tcp.ready(a).has(Ready::WRITE), now < 2000);
     }
 }
+
+#[test]
+fn a_pace_is_kept() {
+    for rate in [100_000, 1_000_000, 20_000_000] {
+        let mut world = World::new(Setup::default());
+        let options = ConnOptions { pacing: Some(rate), ..ConnOptions::default() };
+        let (a, b) = connect(&mut world, false, options, MS * 10).unwrap();
+        world.run(MS * 10);
+        let mut got = 0;
+        let begun = world.now;
+        while world.now.since(begun) < MS * 1000 {
+            let engine = &mut world.engines[0];
+            engine.set_now(world.now);
+            let _ = engine.tcp.send(&mut engine.net, a, &[1; 100_000]);
+            world.run(MS);
+            got += read(&mut world, 1, b);
+        }
+        // The first ten segments go at once.
+        let rate = usize::try_from(rate).unwrap();
+        assert!((rate * 98 / 100..rate * 102 / 100 + 20_000).contains(&got), "{got} at {rate}");
+        let info = world.engines[0].tcp.info(a, world.now).unwrap();
+        assert_eq!((info.pacing_rate, info.most_pacing), (rate as u64, rate as u64));
+        // Without it, it is as fast as ever.
+        set(&mut world, 0, a, |options| options.pacing = None);
+        world.run(MS * 200);
+        assert!(read(&mut world, 1, b) > 0);
+        let engine = &mut world.engines[0];
+        engine.set_now(world.now);
+        let sent = engine.tcp.send(&mut engine.net, a, &[1; 100_000]).unwrap();
+        world.run(MS * 100);
+        assert!(read(&mut world, 1, b) >= sent);
+    }
+}

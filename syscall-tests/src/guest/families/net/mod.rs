@@ -28,6 +28,7 @@ pub(crate) use which;
 pub mod controls;
 pub mod filters;
 pub mod interfaces;
+pub mod marks;
 pub mod neighbours;
 pub mod netlink;
 pub mod options;
