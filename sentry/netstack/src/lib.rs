@@ -17,6 +17,7 @@ mod local;
 mod neighbours;
 mod ports;
 pub mod raw;
+pub mod reuse;
 pub mod sieve;
 mod stack;
 mod tapped;

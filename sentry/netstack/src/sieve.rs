@@ -1,5 +1,6 @@
 //! Filters of sockets (socket(7), `SO_ATTACH_FILTER`): which datagrams come into a queue, and how much of them.
 
+use crate::addr::Endpoint;
 use crate::datagram::Datagram;
 use std::net::IpAddr;
 
@@ -37,48 +38,82 @@ pub(crate) enum Shape {
 const UDP: usize = 8;
 
 impl Shape {
-    /// Asks a sieve about a datagram and cuts it; false if it is kept out.
-    pub(crate) fn passes(self, sieve: &dyn Sieve, d: &mut Datagram) -> bool {
+    /// Bytes of the header that is before the data.
+    fn head(self) -> usize {
+        if matches!(self, Shape::Udp { .. }) { UDP } else { 0 }
+    }
+
+    /// A datagram with its headers, and where its data begins.
+    pub(crate) fn packet(self, d: &Datagram) -> (Vec<u8>, usize) {
         let mut packet = Vec::new();
         let protocol = match self {
             Shape::Udp { lite: false } => 17,
             Shape::Udp { lite: true } => 136,
             Shape::Message { protocol, .. } => protocol,
         };
-        let head = if matches!(self, Shape::Udp { .. }) { UDP } else { 0 };
+        let head = self.head();
         if self != (Shape::Message { protocol, whole: true }) {
-            network_header(&mut packet, d, protocol, head + d.data.len());
+            network_header(&mut packet, (d.from.ip, d.to.ip), (d.ttl, d.tos), protocol, head + d.data.len());
         }
-        let start = packet.len();
         if head > 0 {
             packet.extend(d.from.port.to_be_bytes());
             packet.extend(d.to.port.to_be_bytes());
             packet.extend(u16::try_from(UDP + d.data.len()).unwrap_or(u16::MAX).to_be_bytes());
             packet.extend([0; 2]);
         }
+        let start = packet.len();
         packet.extend_from_slice(d.data.bytes());
+        (packet, start)
+    }
+
+    /// Asks a sieve about a datagram and cuts it; false if it is kept out.
+    pub(crate) fn passes(self, sieve: &dyn Sieve, d: &mut Datagram) -> bool {
+        let (packet, start) = self.packet(d);
+        let head = self.head();
         let protocol = if d.to.ip.is_ipv4() { 0x0800 } else { 0x86dd };
-        let kept = sieve.keep(&Seen { packet: &packet, start, protocol, device: d.device, mark: d.tag.mark });
+        let seen =
+            Seen { packet: &packet, start: start - head, protocol, device: d.device, mark: d.tag.mark };
+        let kept = sieve.keep(&seen);
         // The header stays, whatever the program says.
         d.data.truncate(kept.saturating_sub(head).min(d.data.len()));
         kept > 0
     }
 }
 
-fn network_header(out: &mut Vec<u8>, d: &Datagram, protocol: u8, length: usize) {
-    match (d.from.ip, d.to.ip) {
+/// The headers of the segment that begins a connection, and where they end.
+pub(crate) fn segment_header(from: Endpoint, to: Endpoint) -> (Vec<u8>, usize) {
+    const TCP: u8 = 6;
+    const SYN: u8 = 2;
+    let mut packet = Vec::new();
+    network_header(&mut packet, (from.ip, to.ip), (64, 0), TCP, 20);
+    packet.extend(from.port.to_be_bytes());
+    packet.extend(to.port.to_be_bytes());
+    packet.extend([0; 8]);
+    packet.extend([0x50, SYN, 0, 0, 0, 0, 0, 0]);
+    let end = packet.len();
+    (packet, end)
+}
+
+fn network_header(
+    out: &mut Vec<u8>,
+    ends: (IpAddr, IpAddr),
+    (ttl, tos): (u8, u8),
+    protocol: u8,
+    length: usize,
+) {
+    match ends {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            out.extend([0x45, d.tos]);
+            out.extend([0x45, tos]);
             out.extend(u16::try_from(20 + length).unwrap_or(u16::MAX).to_be_bytes());
             out.extend([0; 4]);
-            out.extend([d.ttl, protocol, 0, 0]);
+            out.extend([ttl, protocol, 0, 0]);
             out.extend(from.octets());
             out.extend(to.octets());
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            out.extend((6 << 28 | u32::from(d.tos) << 20).to_be_bytes());
+            out.extend((6 << 28 | u32::from(tos) << 20).to_be_bytes());
             out.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
-            out.extend([protocol, d.ttl]);
+            out.extend([protocol, ttl]);
             out.extend(from.octets());
             out.extend(to.octets());
         }

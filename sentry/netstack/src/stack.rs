@@ -12,6 +12,7 @@ use crate::error::{NetError, Result};
 use crate::interface::{Interfaces, Route};
 use crate::ports::{Claim, Ports, Rules};
 use crate::raw::{RawHow, RawSocket};
+use crate::reuse::{Choice, leave};
 use crate::tcp::{Listener, StreamOptions, TcpSocket, Transport};
 use crate::udp::{UdpSocket, UdpTable};
 use crate::wire::Alarm;
@@ -266,17 +267,25 @@ impl Stack {
         self.interfaces.route(to, source, device)
     }
 
-    pub(crate) fn add_listener(&self, l: Arc<Listener>) {
+    /// Who comes to a group chooses as the group does, else as `choice` says, which is given back.
+    pub(crate) fn add_listener(&self, l: Arc<Listener>, choice: Arc<Choice>) -> Arc<Choice> {
         let mut map = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
-        map.entry(l.local.port).or_default().push(l);
+        let list = map.entry(l.local.port).or_default();
+        let group = list.iter().find(|other| other.grouped(&l)).and_then(|other| other.choice.get());
+        let choice = group.map_or(choice, Arc::clone);
+        let _ = l.choice.set(Arc::clone(&choice));
+        list.push(l);
         drop(map);
         self.tell_of_listeners();
+        choice
     }
 
     pub(crate) fn remove_listener(&self, l: &Arc<Listener>) {
         let mut map = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = map.get_mut(&l.local.port) {
-            list.retain(|x| !Arc::ptr_eq(x, l));
+            if let Some(at) = list.iter().position(|x| Arc::ptr_eq(x, l)) {
+                leave(list, at, |a, b| a.grouped(b));
+            }
             if list.is_empty() {
                 map.remove(&l.local.port);
             }
@@ -301,7 +310,11 @@ impl Stack {
         };
         let best = list.iter().filter_map(|l| fits(l)).max()?;
         let equal: Vec<&Arc<Listener>> = list.iter().filter(|l| fits(l) == Some(best)).collect();
-        let i = if equal.iter().all(|l| l.reuse_port) { spread(from) % equal.len() } else { equal.len() - 1 };
+        let chosen = || equal.first()?.choice.get()?.of_connection(from, to, device, equal.len());
+        let i = match equal.iter().all(|l| l.reuse_port) {
+            true => chosen().unwrap_or_else(|| spread(from) % equal.len()),
+            false => equal.len() - 1,
+        };
         equal.get(i).map(|l| Arc::clone(l))
     }
 

@@ -58,6 +58,8 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("udp", net::udp::NETS),
     ("marks", net::marks::NETS),
     ("marks", net::marks::CASES),
+    ("reuse", net::reuse::NETS),
+    ("reuse", net::reuse::CASES),
     ("tuning", net::tuning::NETS),
     ("tuning", net::tuning::CASES),
     ("sockopts", net::options::CASES),

@@ -1,5 +1,5 @@
 //! Filters that programs attach to sockets (socket(7)): `SO_ATTACH_FILTER`, `SO_DETACH_FILTER`, `SO_LOCK_FILTER`,
-//! `SO_GET_FILTER`. The programs are classic BPF.
+//! `SO_GET_FILTER`, `SO_ATTACH_REUSEPORT_CBPF`, `SO_DETACH_REUSEPORT_BPF`. The programs are classic BPF.
 
 use super::SocketOps;
 use abi::socket::so;
@@ -7,6 +7,7 @@ use abi::{Errno, Result};
 use kernel::bpf::{Data, Fprog, Insn, MAX_INSNS, Program};
 use kernel::uaccess::UserPtr;
 use kernel::vfs::Caller;
+use netstack::reuse::Chooser;
 use netstack::sieve::{Seen, Sieve};
 use std::sync::Arc;
 use zerocopy::FromBytes;
@@ -101,12 +102,12 @@ impl Packet<'_> {
 /// A program as the network stack asks it.
 pub struct Asked(pub Arc<Program>);
 
-impl Sieve for Asked {
-    fn keep(&self, seen: &Seen<'_>) -> usize {
+impl Asked {
+    fn packet<'a>(seen: &Seen<'a>) -> Packet<'a> {
         const ARPHRD_ETHER: u16 = 1;
         const ARPHRD_LOOPBACK: u16 = 772;
         let hardware = if seen.device == netstack::LOOPBACK { ARPHRD_LOOPBACK } else { ARPHRD_ETHER };
-        let packet = Packet {
+        Packet {
             link: &[],
             network: seen.packet,
             data: seen.packet.get(seen.start..).unwrap_or_default(),
@@ -115,24 +116,48 @@ impl Sieve for Asked {
             device: seen.device,
             mark: seen.mark,
             hardware,
-        };
+        }
+    }
+}
+
+impl Sieve for Asked {
+    fn keep(&self, seen: &Seen<'_>) -> usize {
         // A packet without a byte may be kept, too.
-        packet.kept_by(&self.0).map_or(0, |kept| kept.max(1))
+        Asked::packet(seen).kept_by(&self.0).map_or(0, |kept| kept.max(1))
+    }
+}
+
+impl Chooser for Asked {
+    fn choose(&self, seen: &Seen<'_>) -> u32 {
+        self.0.run(&Asked::packet(seen)).unwrap_or(0)
     }
 }
 
 /// Whether an option is one of these.
 pub fn is_filter_option(name: i32) -> bool {
-    matches!(name, so::ATTACH_FILTER | so::DETACH_FILTER | so::LOCK_FILTER)
+    matches!(
+        name,
+        so::ATTACH_FILTER
+            | so::DETACH_FILTER
+            | so::LOCK_FILTER
+            | so::ATTACH_REUSEPORT_CBPF
+            | so::DETACH_REUSEPORT_BPF
+    )
 }
 
 /// setsockopt(2) of one of these: EINVAL, EFAULT, EPERM when it is locked, ENOENT, ENOPROTOOPT for sockets that have none.
 pub fn set(ops: &dyn SocketOps, cx: &Caller<'_>, name: i32, value: &[u8]) -> Result<()> {
     let int: [u8; 4] = value.get(..4).and_then(|v| v.try_into().ok()).ok_or(Errno::EINVAL)?;
+    let options = ops.options();
+    match name {
+        so::ATTACH_REUSEPORT_CBPF if options.is_filter_locked() => return Err(Errno::EPERM),
+        so::ATTACH_REUSEPORT_CBPF => return ops.choose_by(Some(Arc::new(read(cx, value)?))),
+        so::DETACH_REUSEPORT_BPF => return ops.choose_by(None),
+        _ => {}
+    }
     if !ops.has_filters() {
         return Err(Errno::ENOPROTOOPT);
     }
-    let options = ops.options();
     match name {
         so::LOCK_FILTER => options.lock_filter(i32::from_ne_bytes(int) != 0),
         so::DETACH_FILTER => {

@@ -161,6 +161,15 @@ pub trait SocketOps: Any + Send + Sync {
     }
     /// One was attached or detached.
     fn filter_changed(&self, _filter: Option<Arc<Program>>) {}
+    /// A program that chooses among the sockets that share the port, or none any more: EINVAL where none share, ENOENT,
+    /// ENOPROTOOPT.
+    fn choose_by(&self, program: Option<Arc<Program>>) -> Result<()> {
+        match program {
+            _ if !self.has_filters() => Err(Errno::ENOPROTOOPT),
+            None if self.options().reuse_port() => Err(Errno::ENOENT),
+            _ => Err(Errno::EINVAL),
+        }
+    }
     /// A common option of `SOL_SOCKET` was set.
     fn option_changed(&self, _name: i32) {}
     /// Somebody waits in the queue who will not poll.

@@ -7,9 +7,10 @@ use crate::addr::{Endpoint, Family};
 use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::local::stream::{self, LocalEnd};
+use crate::reuse::Choice;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// A connection that nobody has accepted yet.
 pub struct Incoming {
@@ -44,6 +45,8 @@ pub struct Listener {
     pub(crate) v6only: bool,
     pub(crate) device: u32,
     pub(crate) reuse_port: bool,
+    /// How the group that it belongs to chooses.
+    pub(crate) choice: OnceLock<Arc<Choice>>,
     waker: Arc<dyn Waker>,
     queue: Mutex<Queue>,
 }
@@ -75,7 +78,22 @@ impl Listener {
         reuse_port: bool,
         waker: Arc<dyn Waker>,
     ) -> Arc<Listener> {
-        Arc::new(Listener { local, family, v6only, device, reuse_port, waker, queue: Mutex::default() })
+        Arc::new(Listener {
+            local,
+            family,
+            v6only,
+            device,
+            reuse_port,
+            choice: OnceLock::new(),
+            waker,
+            queue: Mutex::default(),
+        })
+    }
+
+    /// Whether two listeners are of one group.
+    pub(crate) fn grouped(&self, other: &Listener) -> bool {
+        let key = |l: &Listener| (l.family, l.local.ip, l.v6only, l.device);
+        self.reuse_port && other.reuse_port && key(self) == key(other)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

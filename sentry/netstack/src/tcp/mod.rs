@@ -15,6 +15,7 @@ use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::local::stream;
 use crate::ports::{Claim, ClaimId};
+use crate::reuse::{Choice, Chooser};
 use crate::stack::{BindOptions, Stack};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -46,6 +47,8 @@ struct Inner {
     shut: bool,
     options: BindOptions,
     settings: StreamOptions,
+    /// How the group that it belongs to, or will, chooses.
+    choice: Arc<Choice>,
 }
 
 /// A TCP socket.
@@ -96,6 +99,7 @@ impl TcpSocket {
                 shut: false,
                 options,
                 settings: StreamOptions::default(),
+                choice: Arc::default(),
             }),
         });
         stack.list_tcp(&socket);
@@ -198,8 +202,10 @@ impl TcpSocket {
         listener.set_options(inner.settings);
         inner.phase = Phase::Listening(Arc::clone(&listener));
         inner.shut = false;
+        let choice = Arc::clone(&inner.choice);
         drop(inner);
-        self.stack.add_listener(listener);
+        let choice = self.stack.add_listener(listener, choice);
+        self.lock().choice = choice;
         Ok(())
     }
 
@@ -631,6 +637,12 @@ impl TcpSocket {
             }
         };
         t.configure(&settings);
+    }
+
+    /// `SO_ATTACH_REUSEPORT_CBPF`: how the socket's group chooses from now on; whether there was a program.
+    pub fn set_chooser(&self, chooser: Option<Arc<dyn Chooser>>) -> bool {
+        let choice = Arc::clone(&self.lock().choice);
+        choice.set(chooser)
     }
 
     /// `TCP_QUICKACK`, as far as there is a connection that has acknowledgements.

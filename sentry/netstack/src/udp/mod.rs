@@ -15,6 +15,7 @@ use crate::datagram::{Datagram, DatagramBase, ErrorReport, SendHow, State, reach
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
 use crate::ports::ClaimId;
+use crate::reuse::{Choice, Chooser};
 use crate::sieve::Shape;
 use crate::stack::{BindOptions, Stack};
 use std::ops::Deref;
@@ -32,6 +33,7 @@ pub struct UdpState {
     own_groups_only: bool,
     /// `UDP_NO_CHECK6_RX`
     unchecked: bool,
+    choice: Arc<Choice>,
 }
 
 /// A UDP socket.
@@ -59,7 +61,7 @@ impl UdpSocket {
     }
 
     /// Tells the table of sockets what changed of the addresses.
-    fn publish(&self, state: &State<UdpState>) {
+    fn publish(&self, state: &mut State<UdpState>) {
         let Some(me) = self.me.upgrade() else { return };
         let entry = UdpEntry {
             socket: me,
@@ -69,8 +71,9 @@ impl UdpSocket {
             v6only: state.options.v6only,
             device: state.options.device,
             reuse_port: state.options.reuse_port,
+            choice: Arc::clone(&state.own.choice),
         };
-        self.stack.datagram_table(self.lite).publish(state.local.port, entry);
+        state.own.choice = self.stack.datagram_table(self.lite).publish(state.local.port, entry);
     }
 
     fn claim(&self, state: &mut State<UdpState>, to: Endpoint, options: BindOptions) -> Result<()> {
@@ -97,7 +100,7 @@ impl UdpSocket {
         self.claim(&mut state, to, options)?;
         state.own.bound = to.port != 0;
         state.own.bound_ip = !to.ip.is_unspecified();
-        self.publish(&state);
+        self.publish(&mut state);
         Ok(())
     }
 
@@ -111,8 +114,14 @@ impl UdpSocket {
                 c.reuse_port = options.reuse_port;
                 c.device = options.device;
             });
-            self.publish(&state);
+            self.publish(&mut state);
         }
+    }
+
+    /// `SO_ATTACH_REUSEPORT_CBPF`: how the socket's group chooses from now on; whether there was a program.
+    pub fn set_chooser(&self, chooser: Option<Arc<dyn Chooser>>) -> bool {
+        let choice = Arc::clone(&self.lock().own.choice);
+        choice.set(chooser)
     }
 
     /// `UDP_NO_CHECK6_RX`: datagrams of IPv6 without a checksum are taken.
@@ -144,7 +153,7 @@ impl UdpSocket {
         if state.own.claim.is_none() {
             self.autobind(&mut state, options)?;
         }
-        self.publish(&state);
+        self.publish(&mut state);
         Ok(())
     }
 
@@ -162,7 +171,7 @@ impl UdpSocket {
             }
             state.local.port = 0;
         } else {
-            self.publish(&state);
+            self.publish(&mut state);
         }
     }
 

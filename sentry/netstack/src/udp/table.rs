@@ -3,6 +3,7 @@
 use super::UdpSocket;
 use crate::addr::{Endpoint, Family};
 use crate::datagram::{Datagram, ErrorReport};
+use crate::reuse::{Choice, leave};
 use crate::stack::{Stack, spread};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,9 +19,17 @@ pub(super) struct UdpEntry {
     pub v6only: bool,
     pub device: u32,
     pub reuse_port: bool,
+    /// How the group that it belongs to chooses.
+    pub choice: Arc<Choice>,
 }
 
 impl UdpEntry {
+    /// Whether two sockets are of one group.
+    fn grouped(&self, other: &UdpEntry) -> bool {
+        let key = |e: &UdpEntry| (e.family, e.local, e.v6only, e.device);
+        self.reuse_port && other.reuse_port && key(self) == key(other)
+    }
+
     /// How special the socket is for a datagram (`compute_score`); `None`: not meant.
     fn score(&self, from: Endpoint, to: IpAddr, device: u32) -> Option<u32> {
         let mut score = match (self.local, to) {
@@ -62,13 +71,24 @@ impl UdpTable {
         &self.shards[usize::from(port) % SHARDS]
     }
 
-    /// Adds a socket or changes what is known of it.
-    pub(super) fn publish(&self, port: u16, entry: UdpEntry) {
+    /// Adds a socket or changes what is known of it. Who comes to a group chooses as the group does.
+    pub(super) fn publish(&self, port: u16, mut entry: UdpEntry) -> Arc<Choice> {
         let mut map = self.shard(port).write().unwrap_or_else(PoisonError::into_inner);
         let list = map.entry(port).or_default();
         match list.iter_mut().find(|e| e.socket.id == entry.socket.id) {
-            Some(old) => *old = entry,
-            None => list.push(entry),
+            Some(old) => {
+                let choice = Arc::clone(&entry.choice);
+                *old = entry;
+                choice
+            }
+            None => {
+                if let Some(other) = list.iter().find(|other| other.grouped(&entry)) {
+                    entry.choice = Arc::clone(&other.choice);
+                }
+                let choice = Arc::clone(&entry.choice);
+                list.push(entry);
+                choice
+            }
         }
     }
 
@@ -76,9 +96,9 @@ impl UdpTable {
         let mut map = self.shard(port).write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         if let Some(list) = map.get_mut(&port) {
-            let (mine, rest) = std::mem::take(list).into_iter().partition(|e| e.socket.id == id);
-            *list = rest;
-            gone = mine;
+            while let Some(at) = list.iter().position(|e| e.socket.id == id) {
+                gone.push(leave(list, at, UdpEntry::grouped));
+            }
             if list.is_empty() {
                 map.remove(&port);
             }
@@ -87,7 +107,12 @@ impl UdpTable {
         drop(gone);
     }
 
-    fn find(&self, from: Endpoint, to: Endpoint, device: u32) -> Option<Arc<UdpSocket>> {
+    /// The socket for what comes from an address; of a group one is chosen by the datagram, if it is known.
+    fn find(
+        &self,
+        (from, to, device): (Endpoint, Endpoint, u32),
+        datagram: Option<&Datagram>,
+    ) -> Option<Arc<UdpSocket>> {
         let map = self.shard(to.port).read().unwrap_or_else(PoisonError::into_inner);
         let list = map.get(&to.port)?;
         if let [only] = &list[..] {
@@ -97,7 +122,14 @@ impl UdpTable {
         let equal: Vec<&UdpEntry> =
             list.iter().filter(|e| e.score(from, to.ip, device) == Some(best)).collect();
         let group = equal.iter().all(|e| e.reuse_port);
-        let i = if group { spread(from) % equal.len() } else { equal.len() - 1 };
+        let chosen = || {
+            let first = equal.first()?;
+            first.choice.of_datagram(datagram?, first.socket.lite, equal.len())
+        };
+        let i = match group {
+            true => chosen().unwrap_or_else(|| spread(from) % equal.len()),
+            false => equal.len() - 1,
+        };
         equal.get(i).map(|e| Arc::clone(&e.socket))
     }
 
@@ -114,12 +146,12 @@ impl UdpTable {
 impl Stack {
     /// Whether there is a socket for a datagram.
     pub(crate) fn takes_datagram(&self, from: Endpoint, to: Endpoint, device: u32) -> bool {
-        self.datagram_table(false).find(from, to, device).is_some()
+        self.datagram_table(false).find((from, to, device), None).is_some()
     }
 
     /// Whether the socket for a datagram takes it without a checksum (`UDP_NO_CHECK6_RX`).
     pub(crate) fn takes_unchecked(&self, from: Endpoint, to: Endpoint, device: u32) -> bool {
-        self.datagram_table(false).find(from, to, device).is_some_and(|s| s.lock().own.unchecked)
+        self.datagram_table(false).find((from, to, device), None).is_some_and(|s| s.lock().own.unchecked)
     }
 
     /// An error came back from `peer` or on the way for what was sent from `own`.
@@ -131,14 +163,15 @@ impl Stack {
         report: ErrorReport,
         hard: bool,
     ) {
-        if let Some(s) = self.datagram_table(false).find(peer, own, device) {
+        if let Some(s) = self.datagram_table(false).find((peer, own, device), None) {
             s.reported(report, hard);
         }
     }
 
     /// Delivers to the one socket that is meant; gives the datagram back if there is none.
     pub fn deliver_datagram(&self, datagram: Datagram, lite: bool) -> Result<(), Datagram> {
-        match self.datagram_table(lite).find(datagram.from, datagram.to, datagram.device) {
+        let way = (datagram.from, datagram.to, datagram.device);
+        match self.datagram_table(lite).find(way, Some(&datagram)) {
             Some(s) => {
                 s.enqueue(datagram);
                 Ok(())

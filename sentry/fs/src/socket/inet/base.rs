@@ -20,6 +20,7 @@ use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
 use ksync::WaitQueue;
 use netstack::datagram::{DatagramBase, SendHow, Tag};
+use netstack::reuse::Chooser;
 use netstack::sieve::Sieve;
 use netstack::{BindOptions, Endpoint, Family, Stack, Waker};
 use std::net::{IpAddr, Ipv4Addr};
@@ -494,7 +495,12 @@ impl Base {
                     }
                     self.numbers.put(level, name, v);
                     // Bulk, interactive, both: `TC_PRIO_*`.
-                    self.options.set_priority([0, 2, 6, 4][((v & 0x1e) >> 3) as usize]);
+                    self.options.set_priority(match v & 0x18 {
+                        0 => 0,
+                        0x08 => 2,
+                        0x10 => 6,
+                        _ => 4,
+                    });
                     Ok(())
                 }
                 _ => self.set_number(cx, level, name, number(level, value)?),
@@ -627,6 +633,20 @@ pub fn answer(task: &Task, arg: u64, n: usize) -> SysResult {
 /// A filter as the stack takes it.
 pub fn sieve(filter: Option<Arc<Program>>) -> Option<Arc<dyn Sieve>> {
     filter.map(|program| Arc::new(Asked(program)) as Arc<dyn Sieve>)
+}
+
+/// `SO_ATTACH_REUSEPORT_CBPF` and its end: EINVAL for sockets that do not share a port, ENOENT.
+pub fn choose_by(
+    base: &Base,
+    program: Option<Arc<Program>>,
+    set: impl FnOnce(Option<Arc<dyn Chooser>>) -> bool,
+) -> Result<()> {
+    if !base.options.reuse_port() {
+        return Err(Errno::EINVAL);
+    }
+    let attach = program.is_some();
+    let was = set(program.map(|program| Arc::new(Asked(program)) as Arc<dyn Chooser>));
+    if attach || was { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
 /// All that a datagram is to be of: EFAULT.

@@ -1,7 +1,7 @@
 //! UDP socket files (udp(7)).
 
 use super::address;
-use super::base::{Base, directions, queue_ioctl, sieve, take_all};
+use super::base::{Base, choose_by, directions, queue_ioctl, sieve, take_all};
 use super::control::{SendControl, check_rights, send_control};
 use super::groups::is_membership;
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, number, udp};
@@ -289,6 +289,10 @@ impl SocketOps for InetDatagram {
 
     fn filter_changed(&self, filter: Option<Arc<Program>>) {
         self.udp.set_sieve(sieve(filter));
+    }
+
+    fn choose_by(&self, program: Option<Arc<Program>>) -> Result<()> {
+        choose_by(&self.base, program, |chooser| self.udp.set_chooser(chooser))
     }
 
     fn option_changed(&self, name: i32) {

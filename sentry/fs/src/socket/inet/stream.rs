@@ -1,7 +1,7 @@
 //! TCP socket files (tcp(7)).
 
 use super::address;
-use super::base::{Base, SIOCINQ, SIOCOUTQ, answer, directions};
+use super::base::{Base, SIOCINQ, SIOCOUTQ, answer, choose_by, directions};
 use super::control::send_control;
 use super::cork::Corked;
 use super::options::{SOL_IP, SOL_TCP, SOL_UDP, ip, number, tcp};
@@ -14,6 +14,7 @@ use abi::socket::{
     so,
 };
 use abi::{Errno, Result};
+use kernel::bpf::Program;
 use kernel::io::Sink;
 use kernel::vfs::Caller;
 use kernel::{SysResult, Task};
@@ -425,6 +426,10 @@ impl SocketOps for InetStream {
             self.tcp.set_bind_options(self.base.bind_options());
         }
         Ok(())
+    }
+
+    fn choose_by(&self, program: Option<Arc<Program>>) -> Result<()> {
+        choose_by(&self.base, program, |chooser| self.tcp.set_chooser(chooser))
     }
 
     fn option_changed(&self, name: i32) {

@@ -34,6 +34,7 @@ pub mod netlink;
 pub mod options;
 pub mod raw;
 pub mod readiness;
+pub mod reuse;
 pub mod tables;
 pub mod tcp_data;
 pub mod tcp_open;
