@@ -112,7 +112,7 @@ fn do_send(
                 to,
                 rights: std::mem::take(&mut rights),
                 sender: control.sender.clone(),
-                flags,
+                flags: if nonblock { flags | MSG_DONTWAIT } else { flags },
                 control: control.others.clone(),
                 wait_on: None,
             };

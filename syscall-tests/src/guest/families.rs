@@ -60,6 +60,8 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("marks", net::marks::CASES),
     ("reuse", net::reuse::NETS),
     ("reuse", net::reuse::CASES),
+    ("beginnings", net::beginnings::NETS),
+    ("beginnings", net::beginnings::CASES),
     ("tuning", net::tuning::NETS),
     ("tuning", net::tuning::CASES),
     ("sockopts", net::options::CASES),

@@ -181,6 +181,8 @@ pub struct LocalEnd {
     /// The direction this end writes, and the one it reads. The same for a socket connected to itself.
     tx: usize,
     rx: usize,
+    /// `TCP_SAVED_SYN`, until it is asked for.
+    syn: Mutex<Option<Vec<u8>>>,
 }
 
 /// The two ends of a new connection: who connects, who listens.
@@ -191,13 +193,18 @@ pub fn pair(
     server: &StreamOptions,
 ) -> (Arc<LocalEnd>, Arc<LocalEnd>) {
     let conn = Connection::new(ledger, to, client, server);
-    let client = Arc::new(LocalEnd { conn: Arc::clone(&conn), tx: 0, rx: 1 });
-    (client, Arc::new(LocalEnd { conn, tx: 1, rx: 0 }))
+    let client = Arc::new(LocalEnd { conn: Arc::clone(&conn), tx: 0, rx: 1, syn: Mutex::default() });
+    (client, Arc::new(LocalEnd { conn, tx: 1, rx: 0, syn: Mutex::default() }))
 }
 
 /// The end of a connection of a socket to itself.
 pub fn loopback(ledger: &Arc<Ledger>, to: IpAddr, options: &StreamOptions) -> Arc<LocalEnd> {
-    Arc::new(LocalEnd { conn: Connection::new(ledger, to, options, options), tx: 0, rx: 0 })
+    Arc::new(LocalEnd {
+        conn: Connection::new(ledger, to, options, options),
+        tx: 0,
+        rx: 0,
+        syn: Mutex::default(),
+    })
 }
 
 impl Shared {
@@ -211,6 +218,10 @@ impl Shared {
 impl LocalEnd {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.conn.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Keeps what began the connection.
+    pub fn save_syn(&self, segment: Vec<u8>) {
+        *self.syn.lock().unwrap_or_else(PoisonError::into_inner) = Some(segment);
     }
     /// Who is told of news before the connection is accepted.
     pub fn set_embryo_waker(&self, waker: Arc<dyn Waker>) {
@@ -620,6 +631,14 @@ impl Transport for LocalEnd {
             segments_received: rx.segments,
             unacked: tx.used() as u64,
         }
+    }
+
+    fn saved_syn(&self, room: usize) -> Result<Vec<u8>> {
+        let mut syn = self.syn.lock().unwrap_or_else(PoisonError::into_inner);
+        if syn.as_ref().is_some_and(|syn| syn.len() > room) {
+            return Err(NetError::Invalid);
+        }
+        Ok(syn.take().unwrap_or_default())
     }
 
     fn is_local(&self) -> bool {

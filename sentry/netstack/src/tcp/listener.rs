@@ -7,6 +7,7 @@ use crate::addr::{Endpoint, Family};
 use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::local::stream::{self, LocalEnd};
+use crate::local::syn;
 use crate::reuse::Choice;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -142,6 +143,7 @@ impl Listener {
     /// Somebody of this stack connects. `from` and `to` as the client sees them.
     pub(crate) fn offer(self: &Arc<Self>, client: &Arc<TcpSocket>, from: Endpoint, to: Endpoint) -> Offer {
         let ledger = &client.stack().ledger;
+        let settings = client.settings();
         let end = {
             let mut q = self.lock();
             if q.closed {
@@ -151,7 +153,11 @@ impl Listener {
                 q.waiting.push_back(Waiting { socket: Arc::downgrade(client), local: from, remote: to });
                 return Offer::Wait;
             }
-            let (theirs, ours) = stream::pair(ledger, to.ip, &client.settings(), &q.options);
+            let (theirs, ours) = stream::pair(ledger, to.ip, &settings, &q.options);
+            if q.options.save_syn > 0 {
+                let env = &*client.stack().env;
+                ours.save_syn(syn::segment(env, from, to, &settings, q.options.save_syn > 1));
+            }
             bump(&client.stack().counters.passive_opens);
             if q.options.defer_accept > 0 {
                 ours.set_embryo_waker(Arc::new(Promote(Arc::downgrade(self))));

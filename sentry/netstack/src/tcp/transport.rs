@@ -105,6 +105,15 @@ pub trait Transport: Send + Sync {
     fn terms(&self) -> Option<Terms> {
         None
     }
+    /// The segment that began the connection, if the listener was to keep it (`TCP_SAVED_SYN`): told once. EINVAL if there
+    /// is less room.
+    fn saved_syn(&self, _room: usize) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    /// The clock of its timestamps (`TCP_TIMESTAMP`).
+    fn timestamp(&self) -> Option<u32> {
+        None
+    }
     /// `TCP_QUICKACK`
     fn set_quick(&self, _on: bool) {}
     /// Whether acknowledgements come at once; none where there are no acknowledgements.

@@ -270,6 +270,15 @@ impl Transport for Connection {
         }
     }
 
+    fn saved_syn(&self, room: usize) -> Result<Vec<u8>> {
+        self.look(|engine| engine.tcp.saved_syn(self.handle, room)).map_err(name)
+    }
+
+    fn timestamp(&self) -> Option<u32> {
+        let now = self.wire.now();
+        self.look(|engine| engine.tcp.timestamp(self.handle, now))
+    }
+
     fn set_quick(&self, on: bool) {
         self.wire.with(|engine| engine.tcp.set_quick(&mut engine.net, self.handle, on));
     }

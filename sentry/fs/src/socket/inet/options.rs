@@ -103,7 +103,16 @@ pub mod tcp {
     pub const CONGESTION: i32 = 13;
     pub const USER_TIMEOUT: i32 = 18;
     pub const FASTOPEN: i32 = 23;
+    pub const THIN_LINEAR_TIMEOUTS: i32 = 16;
+    pub const TIMESTAMP: i32 = 24;
+    pub const CC_INFO: i32 = 26;
+    pub const SAVE_SYN: i32 = 27;
+    pub const SAVED_SYN: i32 = 28;
+    pub const FASTOPEN_CONNECT: i32 = 30;
     pub const ULP: i32 = 31;
+    pub const RTO_MAX_MS: i32 = 44;
+    pub const RTO_MIN_US: i32 = 45;
+    pub const DELACK_MAX_US: i32 = 46;
     pub const NOTSENT_LOWAT: i32 = 25;
     pub const INQ: i32 = 36;
 }
@@ -181,7 +190,12 @@ const SPECS: &[Spec] = &[
     Spec(SOL_TCP, tcp::SYNCNT, 6, Range(1, 127)),
     Spec(SOL_TCP, tcp::WINDOW_CLAMP, 0, Any),
     Spec(SOL_TCP, tcp::QUICKACK, 1, Flag),
-    Spec(SOL_TCP, 16, 0, Range(0, 1)),
+    Spec(SOL_TCP, tcp::THIN_LINEAR_TIMEOUTS, 0, Range(0, 1)),
+    Spec(SOL_TCP, tcp::SAVE_SYN, 0, Range(0, 2)),
+    Spec(SOL_TCP, tcp::FASTOPEN_CONNECT, 0, Range(0, 1)),
+    Spec(SOL_TCP, tcp::RTO_MAX_MS, 120_000, Range(1000, 120_000)),
+    Spec(SOL_TCP, tcp::RTO_MIN_US, 200_000, Any),
+    Spec(SOL_TCP, tcp::DELACK_MAX_US, 200_000, Any),
     Spec(SOL_TCP, tcp::USER_TIMEOUT, 0, Range(0, i32::MAX)),
     Spec(SOL_TCP, tcp::NOTSENT_LOWAT, 0, Any),
     Spec(SOL_TCP, tcp::INQ, 0, Range(0, 1)),

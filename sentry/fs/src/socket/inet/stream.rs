@@ -10,8 +10,8 @@ use super::streamoptions;
 use crate::socket::{ControlMessage, Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
 use abi::socket::{
-    AF_UNSPEC, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_ZEROCOPY, SOL_SOCKET,
-    so,
+    AF_UNSPEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK,
+    MSG_TRUNC, MSG_ZEROCOPY, SOL_SOCKET, so,
 };
 use abi::{Errno, Result};
 use kernel::bpf::Program;
@@ -30,12 +30,19 @@ pub struct InetStream {
     base: Base,
     tcp: Arc<TcpSocket>,
     released: AtomicBool,
+    /// A send with `MSG_FASTOPEN` waits for its connection.
+    opening: AtomicBool,
 }
 
 impl InetStream {
     pub(super) fn create(base: Base) -> Arc<InetStream> {
         let tcp = TcpSocket::new(&base.stack, base.family, base.waker());
-        Arc::new(InetStream { corked: Corked::new(), base, tcp, released: AtomicBool::new(false) })
+        InetStream::with(base, tcp)
+    }
+
+    fn with(base: Base, tcp: Arc<TcpSocket>) -> Arc<InetStream> {
+        let off = || AtomicBool::new(false);
+        Arc::new(InetStream { corked: Corked::new(), base, tcp, released: off(), opening: off() })
     }
 
     pub fn tcp(&self) -> &Arc<TcpSocket> {
@@ -45,6 +52,39 @@ impl InetStream {
     /// Tells the stack what the options say now.
     fn apply(&self) {
         self.tcp.configure(|options| streamoptions::update(&self.base, options));
+    }
+
+    /// `MSG_FASTOPEN`: connects before it sends. Nobody here has a cookie, so that data never goes with the SYN. EINVAL without
+    /// an address, EISCONN, EALREADY, EOPNOTSUPP; EINPROGRESS for who does not wait, who has to send again.
+    fn open_first(&self, args: &SendArgs<'_>) -> Result<()> {
+        if !self.opening.load(Ordering::Acquire) {
+            let begun = match (self.tcp.state(), args.to) {
+                (TcpState::SynSent, _) => return Err(Errno::EALREADY),
+                (TcpState::Close, None) => return Err(Errno::EINVAL),
+                (TcpState::Close, Some(raw)) if address::family_of(raw)? == AF_UNSPEC => {
+                    return Err(Errno::EOPNOTSUPP);
+                }
+                (TcpState::Close, Some(raw)) => {
+                    let to = self.base.check_reach(raw, false)?;
+                    self.bound_clamp(&self.base);
+                    self.tcp.connect(to, self.base.bind_options())
+                }
+                _ => return Err(Errno::EISCONN),
+            };
+            match begun {
+                Err(NetError::InProgress) if args.flags & MSG_DONTWAIT == 0 => {
+                    self.opening.store(true, Ordering::Release);
+                }
+                other => return other.map_err(errno),
+            }
+        }
+        match self.tcp.connected() {
+            Err(NetError::InProgress) => Err(Errno::EAGAIN),
+            other => {
+                self.opening.store(false, Ordering::Release);
+                other.map_err(errno)
+            }
+        }
     }
 
     /// A connection begins: the window has no use for more than the buffer holds (`tcp_init_buffer_space`).
@@ -201,7 +241,7 @@ impl SocketOps for InetStream {
         let base = self.base.inherit();
         self.bound_clamp(&base);
         let tcp = self.tcp.accepted(incoming, base.waker());
-        Ok(Arc::new(InetStream { corked: Corked::new(), base, tcp, released: AtomicBool::new(false) }))
+        Ok(InetStream::with(base, tcp))
     }
 
     fn name(&self) -> Result<Vec<u8>> {
@@ -219,6 +259,9 @@ impl SocketOps for InetStream {
 
     fn send(&self, cx: &Caller<'_>, args: &mut SendArgs<'_>) -> Result<usize> {
         send_control(self.base.family, &args.control)?;
+        if args.flags & MSG_FASTOPEN != 0 {
+            self.open_first(args)?;
+        }
         match self.tcp.transport() {
             Some(t) if matches!(t.state(), TcpState::SynSent | TcpState::SynReceived) => Err(Errno::EAGAIN),
             Some(t) => {
@@ -297,7 +340,7 @@ impl SocketOps for InetStream {
         self.tcp.shutdown(receive, send).map_err(errno)
     }
 
-    fn getsockopt(&self, _cx: &Caller<'_>, level: i32, name: i32, want: usize) -> Result<Vec<u8>> {
+    fn getsockopt(&self, cx: &Caller<'_>, level: i32, name: i32, want: usize) -> Result<Vec<u8>> {
         let int = |v: i32| Ok(v.to_ne_bytes().to_vec());
         if level == SOL_TCP {
             return match name {
@@ -316,6 +359,18 @@ impl SocketOps for InetStream {
                 tcp::QUICKACK => {
                     let quick = self.tcp.transport().and_then(|t| t.is_quick());
                     int(quick.unwrap_or(self.base.numbers.on(level, name)).into())
+                }
+                // Neither Reno nor CUBIC has anything to tell.
+                tcp::CC_INFO => Ok(Vec::new()),
+                tcp::SAVED_SYN => {
+                    self.tcp.transport().map_or(Ok(Vec::new()), |t| t.saved_syn(want)).map_err(errno)
+                }
+                tcp::TIMESTAMP => {
+                    let own = self.tcp.transport().and_then(|t| t.timestamp());
+                    let millis = || cx.task.map_or(0, |t| t.kernel().clocks.monotonic() / 1_000_000);
+                    #[expect(clippy::cast_possible_truncation, reason = "a clock of 32 bits that goes round")]
+                    let now = own.unwrap_or_else(|| millis().cast_unsigned() as u32);
+                    int(now.cast_signed())
                 }
                 // No other protocol can be put upon it.
                 tcp::ULP => Ok(Vec::new()),
@@ -382,6 +437,15 @@ impl SocketOps for InetStream {
                         0 => 60,
                         v => v.min(120),
                     };
+                    self.base.numbers.put(level, name, v);
+                    self.apply();
+                    return Ok(());
+                }
+                // Nobody repairs connections here.
+                tcp::TIMESTAMP => return Err(Errno::EPERM),
+                tcp::FASTOPEN_CONNECT if self.tcp.state() != TcpState::Close => return Err(Errno::EINVAL),
+                tcp::RTO_MIN_US | tcp::DELACK_MAX_US => {
+                    let v = streamoptions::ticks(number(level, value)?)?;
                     self.base.numbers.put(level, name, v);
                     self.apply();
                     return Ok(());

@@ -2,6 +2,7 @@
 
 use super::base::Base;
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, ip, ipv6, tcp};
+use abi::{Errno, Result};
 use netstack::Family;
 use netstack::tcp::{Algorithm, StreamOptions};
 use std::time::Duration;
@@ -21,6 +22,13 @@ pub fn timeouts(seconds: i32) -> u32 {
 /// The seconds that those timeouts take together (`retrans_to_secs`).
 pub fn seconds(timeouts: u32) -> i32 {
     (1 << timeouts.min(7)) - 1
+}
+
+/// A time in microseconds as it is kept: in ticks of Linux' clock, at least two and no more than 200 ms. EINVAL.
+pub fn ticks(micros: i32) -> Result<i32> {
+    const TICK: i32 = 4000;
+    let ticks = micros.max(0).div_euclid(TICK) + i32::from(micros.max(0) % TICK != 0);
+    if (2..=50).contains(&ticks) { Ok(ticks * TICK) } else { Err(Errno::EINVAL) }
 }
 
 /// What the numbers of a socket say; all else stays as it was.
@@ -56,6 +64,12 @@ pub fn update(base: &Base, options: &mut StreamOptions) {
     };
     // The number has no sign: -1 is more than there ever is.
     options.not_sent_low = Some(number(tcp::NOTSENT_LOWAT).cast_unsigned() as usize).filter(|n| *n > 0);
+    options.save_syn = u8::try_from(number(tcp::SAVE_SYN)).unwrap_or(0);
+    options.thin_linear = on(tcp::THIN_LINEAR_TIMEOUTS);
+    let micros = |name| Duration::from_micros(number(name).unsigned_abs().into());
+    options.rto_bounds =
+        (micros(tcp::RTO_MIN_US), Duration::from_millis(number(tcp::RTO_MAX_MS).unsigned_abs().into()));
+    options.ack_most = micros(tcp::DELACK_MAX_US);
     options.pacing = base.options.pacing();
     options.defer_accept = timeouts(number(tcp::DEFER_ACCEPT));
 }

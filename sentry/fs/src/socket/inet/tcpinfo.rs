@@ -58,7 +58,10 @@ fn of_packets(info: &TcpInfo) -> Vec<u8> {
         (148, micros(info.min_rtt)),
         (152, info.data_segments_in),
         (156, info.data_segments_out),
+        (192, info.delivered),
         (216, info.dsack_duplicates),
+        (224, info.out_of_order),
+        (240, info.timeouts.into()),
         (228, info.snd_window),
         (232, info.rcv_window),
     ] {
@@ -128,6 +131,8 @@ pub fn encode(tcp: &TcpSocket) -> Vec<u8> {
             put32(228, terms.send_window.into());
             put32(232, terms.receive_window.into());
         }
+        put32(148, 33);
+        put32(192, c.segments_sent + 1);
         put32(136, c.segments_sent + 2);
         put32(140, c.segments_received + 1);
         put32(152, c.segments_received);

@@ -13,6 +13,7 @@ use super::super::events::{Event, Observer, Ready};
 use super::super::memory::LEAST;
 use super::super::net::Net;
 use super::super::slab::Handle;
+use super::super::time::Time;
 use super::conn::{Conn, ConnOptions, SEND_INITIAL, State, Wait};
 use super::remnant::Remnant;
 use super::{Entry, Listener, MOST_ORPHANS, Tcp};
@@ -451,6 +452,7 @@ impl Tcp {
             conn.receive_capacity = size;
         }
         conn.congestion.algorithm = options.congestion;
+        conn.rtt.bounds = options.rto_bounds;
         if keep != options.keep_alive || idle != options.keep_idle {
             conn.arm_keep_alive(now);
         }
@@ -481,6 +483,20 @@ impl Tcp {
             conn.set_quick(net, on);
             self.after(net, handle);
         }
+    }
+
+    /// The segment that began the connection, once: EINVAL if there is less room.
+    pub fn saved_syn(&mut self, handle: Handle, room: usize) -> Result<Vec<u8>, Error> {
+        let conn = self.conn(handle)?;
+        if conn.saved_syn.as_ref().is_some_and(|syn| syn.len() > room) {
+            return Err(Error::Invalid);
+        }
+        Ok(conn.saved_syn.take().map(Vec::from).unwrap_or_default())
+    }
+
+    /// The clock of its timestamps.
+    pub fn timestamp(&self, handle: Handle, now: Time) -> Option<u32> {
+        self.conns.get(handle).map(|conn| conn.ts_now(now))
     }
 
     /// Whether acknowledgements come at once.

@@ -10,6 +10,8 @@ use super::conn::{AckNeed, Conn, Mode, State, Wait};
 /// Timeouts of one segment before the connection is given up (tcp_retries2), and of one that nobody holds.
 const RETRIES: u32 = 15;
 const ORPHAN_RETRIES: u32 = 8;
+/// Timeouts of a thin stream that do not grow.
+const THIN_RETRIES: u32 = 6;
 
 impl Conn {
     /// Does what is due and sets the timer again.
@@ -124,7 +126,10 @@ impl Conn {
         self.high = self.snd_nxt;
         self.tail_probe = None;
         self.duplicate_acks = 0;
-        self.backoff += 1;
+        self.counters.timeouts += 1;
+        // A stream of few segments may ask for timeouts that do not grow (`tcp_stream_is_thin`).
+        let thin = self.options.thin_linear && flight < 4 * self.mss && retries <= THIN_RETRIES;
+        self.backoff = if thin { 0 } else { self.backoff + 1 };
         // The route may be another by now.
         self.path_checked = Time(0);
         if let Some((seq, end)) = self.board.next_lost(self.mss) {

@@ -15,7 +15,7 @@ use super::super::time::Time;
 use super::super::timers::TimerKey;
 use super::assembler::Assembler;
 use super::congestion::{Algorithm, Congestion};
-use super::rtt::Rtt;
+use super::rtt::{RTO_MAX, RTO_MIN, Rtt};
 use super::scoreboard::Scoreboard;
 use super::seq::Seq;
 
@@ -94,6 +94,14 @@ pub struct ConnOptions {
     pub pacing: Option<u64>,
     /// Of a listener: timeouts of the handshake for which a client without data waits (TCP_DEFER_ACCEPT).
     pub defer_accept: u32,
+    /// Of a listener: the SYN is kept, from the network header on or (2) from the link's (TCP_SAVE_SYN).
+    pub save_syn: u8,
+    /// TCP_THIN_LINEAR_TIMEOUTS
+    pub thin_linear: bool,
+    /// Bounds of the retransmission timeout (TCP_RTO_MIN_US, TCP_RTO_MAX_MS), and how long an acknowledgement waits at
+    /// most (TCP_DELACK_MAX_US).
+    pub rto_bounds: (Duration, Duration),
+    pub ack_most: Duration,
 }
 
 impl Default for ConnOptions {
@@ -121,6 +129,10 @@ impl Default for ConnOptions {
             not_sent_low: None,
             pacing: None,
             defer_accept: 0,
+            save_syn: 0,
+            thin_linear: false,
+            rto_bounds: (RTO_MIN, RTO_MAX),
+            ack_most: RTO_MIN,
         }
     }
 }
@@ -181,6 +193,9 @@ pub struct Counters {
     pub data_segments_in: u32,
     pub retransmissions: u32,
     pub dsack_duplicates: u32,
+    pub bytes_delivered: u64,
+    pub out_of_order: u32,
+    pub timeouts: u32,
 }
 
 pub struct Conn {
@@ -296,6 +311,8 @@ pub struct Conn {
     /// What `Net::memory` has been told that this connection holds.
     pub accounted: usize,
     pub counters: Counters,
+    /// What began it, until somebody asks (TCP_SAVED_SYN).
+    pub saved_syn: Option<Box<[u8]>>,
 }
 
 impl Conn {
@@ -340,7 +357,7 @@ impl Conn {
             sack: false,
             board: Scoreboard::default(),
             congestion: Congestion::new(options.congestion, mss),
-            rtt: Rtt::default(),
+            rtt: Rtt::bounded(options.rto_bounds),
             mode: Mode::Open,
             high: iss,
             duplicate_acks: 0,
@@ -391,6 +408,7 @@ impl Conn {
             timer_entry: None,
             accounted: 0,
             counters: Counters::default(),
+            saved_syn: None,
             options,
         }
     }

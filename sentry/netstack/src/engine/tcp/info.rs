@@ -54,6 +54,10 @@ pub struct TcpInfo {
     pub data_segments_out: u32,
     pub data_segments_in: u32,
     pub dsack_duplicates: u32,
+    /// Segments that have arrived, the SYN among them.
+    pub delivered: u32,
+    pub out_of_order: u32,
+    pub timeouts: u16,
     /// Bytes a second: what the window makes of a round trip, and what is allowed.
     pub pacing_rate: u64,
     pub most_pacing: u64,
@@ -139,6 +143,10 @@ impl Tcp {
             data_segments_out: conn.counters.data_segments_out,
             data_segments_in: conn.counters.data_segments_in,
             dsack_duplicates: conn.counters.dsack_duplicates,
+            delivered: segments(usize::try_from(conn.counters.bytes_delivered).unwrap_or(usize::MAX))
+                .saturating_add(1),
+            out_of_order: conn.counters.out_of_order,
+            timeouts: u16::try_from(conn.counters.timeouts).unwrap_or(u16::MAX),
             pacing_rate: conn.pacing_rate(),
             most_pacing: conn.options.pacing.unwrap_or(u64::MAX),
         })

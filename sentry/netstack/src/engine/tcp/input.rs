@@ -351,6 +351,7 @@ impl Conn {
             self.in_order(data);
         } else if !data.is_empty() {
             let position = self.position(seq);
+            self.counters.out_of_order += segment.joined as u32;
             if let Some((from, to)) = self.assembler.insert(position, data)
                 && self.sack
             {

@@ -384,6 +384,7 @@ impl Tcp {
             conn.options.interface = Some(half.interface);
         }
         conn.max_segment = half.max_segment;
+        conn.saved_syn = half.syn.clone();
         let _ = conn.refresh_path(net);
         conn.negotiate(&half.options);
         conn.ts_recent = half.options.timestamp.map_or(0, |(value, _)| value);
@@ -468,6 +469,7 @@ impl Tcp {
             defer: listening.options.defer_accept,
             acknowledged: false,
             max_segment: listening.options.max_segment,
+            syn: saved(net, listening.options.save_syn, &tuple, segment, interface),
             deadline: now + Duration::from_secs(1),
             timer: None,
         };
@@ -534,6 +536,8 @@ impl Tcp {
             defer: 0,
             acknowledged: true,
             max_segment: listening.options.max_segment,
+            // A cookie does not remember it.
+            syn: None,
             deadline: now,
             timer: None,
         };
@@ -618,6 +622,22 @@ impl Tcp {
     pub fn counts(&self) -> (usize, usize) {
         (self.conns.len(), self.remnants.len())
     }
+}
+
+/// A SYN as its listener keeps it (TCP_SAVE_SYN).
+fn saved(net: &Net, mode: u8, tuple: &Tuple, segment: &Segment, interface: u32) -> Option<Box<[u8]>> {
+    let head = segment.head.as_ref().filter(|_| mode > 0)?;
+    let mut out = Vec::new();
+    if mode > 1 {
+        // The link's header is not here any more; it is made from who the neighbours are.
+        let own = net.interface(interface).map(|i| i.mac).unwrap_or_default();
+        let peer = net.neighbours.mac((interface, tuple.remote().ip())).unwrap_or_default();
+        out.extend(own.as_bytes());
+        out.extend(peer.as_bytes());
+        out.extend(if tuple.local().is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
+    }
+    out.extend_from_slice(head);
+    Some(out.into())
 }
 
 /// The window that a connection begins with.

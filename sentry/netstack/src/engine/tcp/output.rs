@@ -283,7 +283,7 @@ impl Conn {
         match self.ack {
             AckNeed::Now if self.state != State::SynSent => self.send_ack(net),
             AckNeed::Delayed if self.delayed_ack.is_none() => {
-                self.delayed_ack = Some(net.now + ACK_WAIT);
+                self.delayed_ack = Some(net.now + ACK_WAIT.min(self.options.ack_most));
             }
             _ => {}
         }

@@ -43,6 +43,7 @@ impl Conn {
         } else {
             self.board.acknowledge(una, ack, &blocks, self.rtt.least(), now)
         };
+        self.counters.bytes_delivered += acked.delivered as u64;
         if acked.cumulative > 0 {
             self.advance_una(net, segment, &acked);
         }

@@ -34,6 +34,8 @@ pub struct Half {
     /// Such an acknowledgement came.
     pub acknowledged: bool,
     pub max_segment: Option<u16>,
+    /// The SYN, if the listener keeps it.
+    pub syn: Option<Box<[u8]>>,
     pub deadline: Time,
     pub timer: Option<Time>,
 }

@@ -17,15 +17,22 @@ pub struct Rtt {
     pub variance: Duration,
     pub least: Option<(Duration, Time)>,
     pub latest: Duration,
+    /// The least and the largest timeout.
+    pub bounds: (Duration, Duration),
 }
 
 impl Default for Rtt {
     fn default() -> Rtt {
-        Rtt { smoothed: None, variance: Duration::ZERO, least: None, latest: Duration::ZERO }
+        Rtt::bounded((RTO_MIN, RTO_MAX))
     }
 }
 
 impl Rtt {
+    /// Timeouts are within these bounds.
+    pub fn bounded(bounds: (Duration, Duration)) -> Rtt {
+        Rtt { smoothed: None, variance: Duration::ZERO, least: None, latest: Duration::ZERO, bounds }
+    }
+
     pub fn sample(&mut self, rtt: Duration, now: Time) {
         let rtt = rtt.max(Duration::from_micros(1));
         self.latest = rtt;
@@ -46,15 +53,15 @@ impl Rtt {
 
     pub fn rto(&self) -> Duration {
         match self.smoothed {
-            None => RTO_INITIAL,
+            None => RTO_INITIAL.min(self.bounds.1),
             // As Linux: the variance part is never below the least timeout.
-            Some(smoothed) => (smoothed + (self.variance * 4).max(RTO_MIN)).min(RTO_MAX),
+            Some(smoothed) => (smoothed + (self.variance * 4).max(self.bounds.0)).min(self.bounds.1),
         }
     }
 
     /// The timeout after so many expiries.
     pub fn backed_off(&self, times: u32) -> Duration {
-        self.rto().saturating_mul(1 << times.min(16)).min(RTO_MAX)
+        self.rto().saturating_mul(1 << times.min(16)).min(self.bounds.1)
     }
 
     pub fn least(&self) -> Duration {

@@ -115,6 +115,8 @@ pub struct Segment {
     pub data: Chunk,
     /// Segments that the link has joined to this one.
     pub joined: usize,
+    /// Of a SYN: the headers, from the network's on.
+    pub head: Option<Chunk>,
 }
 
 impl Segment {
@@ -143,6 +145,7 @@ impl Segment {
             options: if header > 20 { Options::parse(tcp.options()) } else { Options::default() },
             data,
             joined,
+            head: tcp.syn().then(|| packet.data.slice(0, packet.transport + header)),
         })
     }
 

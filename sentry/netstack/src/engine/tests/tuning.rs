@@ -1,5 +1,5 @@
 //! Options of connections that tune them: what is on the wire because of TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_LINGER2, TCP_SYNCNT,
-//! TCP_QUICKACK and TCP_NOTSENT_LOWAT.
+//! TCP_QUICKACK, TCP_NOTSENT_LOWAT, SO_MAX_PACING_RATE, bounds of timeouts, and what is kept because of TCP_SAVE_SYN.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use super::super::error::Error;
 use super::super::events::{Observer, Ready};
 use super::super::pair::Impairment;
 use super::super::slab::Handle;
+use super::super::tap::{FrameKind, TapFilter};
 use super::super::tcp::{ConnOptions, State};
 use super::onwire::{Watch, close, send};
 use super::streams::connect;
-use super::{Setup, World, at, ip4};
+use super::{Setup, World, at, inbox, ip4};
 
 const MS: Duration = Duration::from_millis(1);
 const FIN: u8 = 1;
@@ -271,5 +272,74 @@ fn a_pace_is_kept() {
         let sent = engine.tcp.send(&mut engine.net, a, &[1; 100_000]).unwrap();
         world.run(MS * 100);
         assert!(read(&mut world, 1, b) >= sent);
+    }
+}
+
+#[test]
+fn a_listener_keeps_the_syn() {
+    for (mode, v6) in [(1, false), (2, false), (1, true), (0, false)] {
+        let mut world = World::new(Setup::default());
+        let options = ConnOptions { save_syn: mode, ..ConnOptions::default() };
+        let seen = inbox();
+        world.engines[1].net.taps.add(TapFilter::default(), seen.clone());
+        let (_, b) = connect(&mut world, v6, options, MS * 20).unwrap();
+        let frames = seen.frames.lock().unwrap();
+        let tcp = |frame: &[u8]| if v6 { frame[20] == 6 } else { frame[12..14] == [8, 0] && frame[23] == 6 };
+        let syn = frames.iter().find(|f| f.kind == FrameKind::Host && tcp(&f.data)).unwrap();
+        let tcp = &mut world.engines[1].tcp;
+        if mode > 0 {
+            assert_eq!(tcp.saved_syn(b, 50), Err(Error::Invalid));
+        }
+        let kept = tcp.saved_syn(b, 200).unwrap();
+        assert_eq!(
+            kept,
+            syn.data[if mode == 1 { 14 } else { 0 }..if mode == 0 { 0 } else { syn.data.len() }]
+        );
+        assert_eq!(tcp.saved_syn(b, 200).unwrap(), [], "it is told once");
+    }
+}
+
+/// When a segment that is lost is sent again, in milliseconds since it was sent.
+fn repetitions(options: ConnOptions) -> Vec<u128> {
+    let mut world = World::new(Setup::default());
+    world.engines[0].net.tcp_features.sack = false;
+    let (a, _) = connect(&mut world, false, options, MS * 10).unwrap();
+    world.run(MS * 100);
+    let watch = Watch::on(&mut world, 0);
+    world.link.set_impairment(Impairment { loss: 1000, ..Setup::default().impairment });
+    let begun = world.now;
+    send(&mut world, 0, a, b"lost");
+    world.run(MS * 3000);
+    watch.sent().iter().map(|s| s.at.since(begun).as_millis()).collect()
+}
+
+#[test]
+fn timeouts_have_the_bounds_that_are_asked_for() {
+    let plain = ConnOptions::default();
+    let about = |got: &[u128], want: &[u128]| {
+        assert_eq!(got.len(), want.len(), "{got:?}");
+        assert!(got.iter().zip(want).all(|(got, want)| got.abs_diff(*want) <= 20), "{got:?}");
+    };
+    about(&repetitions(plain), &[0, 200, 600, 1400]);
+    let bounds = (MS * 48, MS * 1000);
+    about(&repetitions(ConnOptions { rto_bounds: bounds, ..plain }), &[0, 48, 144, 336, 720, 1488, 2488]);
+    // A thin stream may ask for steady ones, for a while.
+    let thin = ConnOptions { thin_linear: true, ..plain };
+    about(&repetitions(thin), &[0, 200, 400, 600, 800, 1000, 1200, 1400, 1800, 2600]);
+}
+
+#[test]
+fn an_acknowledgement_waits_as_long_as_it_may() {
+    for (most, waits) in [(MS * 8, 8), (MS * 200, 40)] {
+        let mut world = World::new(Setup::default());
+        let options = ConnOptions { ack_most: most, quick_ack: false, ..ConnOptions::default() };
+        let (a, _) = connect(&mut world, false, options, MS * 10).unwrap();
+        world.run(MS * 100);
+        let watch = Watch::on(&mut world, 1);
+        let begun = world.now;
+        send(&mut world, 0, a, b"word");
+        world.run(MS * 100);
+        let sent = watch.sent();
+        assert!(matches!(&sent[..], [one] if one.at.since(begun).as_millis() == waits), "{sent:?}");
     }
 }

@@ -25,6 +25,7 @@ macro_rules! which {
 }
 pub(crate) use which;
 
+pub mod beginnings;
 pub mod controls;
 pub mod filters;
 pub mod interfaces;

@@ -129,7 +129,7 @@ fn of_datagrams(net: Net) {
     for n in 0..3 {
         let (all, at) = group(net, SOCK_DGRAM, 3, &always(n));
         say!("{n}: {} {}", who(net, &all, &at, b"x"), who(net, &all, &at, b"y"));
-        all.into_iter().for_each(|fd| _ = close(fd));
+        all.into_iter().for_each(close);
     }
     let (mut all, at) = group(net, SOCK_DGRAM, 3, &[]);
     ret("later", attach(all[1], &always(2)));
@@ -170,7 +170,7 @@ fn of_connections(net: Net) {
     for n in 0..3 {
         let (all, at) = group(net, SOCK_STREAM, 3, &always(n));
         say!("{n}: {} {}", whom(net, &all, &at), whom(net, &all, &at));
-        all.into_iter().for_each(|fd| _ = close(fd));
+        all.into_iter().for_each(close);
     }
     let (mut all, at) = group(net, SOCK_STREAM, 3, &[]);
     ret("later", attach(all[1], &always(2)));
