@@ -512,7 +512,15 @@ impl SocketOps for HostSocket {
     }
 
     fn option_changed(&self, name: i32) {
-        if matches!(name, so::TIMESTAMP | so::TIMESTAMPNS | so::TIMESTAMPING) {
+        if matches!(
+            name,
+            so::TIMESTAMP
+                | so::TIMESTAMPNS
+                | so::TIMESTAMPING
+                | so::TIMESTAMP_NEW
+                | so::TIMESTAMPNS_NEW
+                | so::TIMESTAMPING_NEW
+        ) {
             // The host tells the time of each in the one form that is read here.
             let on = self.options.get(name).is_some_and(|value| value.iter().any(|byte| *byte != 0));
             let value = i32::from(on).to_ne_bytes();
