@@ -16,6 +16,8 @@ served 80
 # The tables are the namespace's own, and the guest's sockets have its numbers.
 inside ss -tlnp | grep ':80 .*python3' > /dev/null || fail 'ss does not find the server'
 inside awk '$1 == "eth0:" && $2 > 0 { found = 1 } END { exit !found }' /proc/net/dev || fail 'nothing counted'
+inside grep 'Idx Device' /proc/net/mcfilter > /dev/null || fail 'no mcfilter'
+inside grep eth0 /proc/net/dev_mcast > /dev/null || fail 'no addresses of groups at the interface'
 eq "$(outside curl -sf http://$GUEST/hostname)" "$(inside cat /etc/hostname)"
 
 serve_data 64
