@@ -38,7 +38,6 @@ pub const NAMES: &[&str] = &[
     "ptrace request",
     "ptrace: hardware breakpoints",
     "published ARP entry",
-    "raw sockets of IPv6 that make the header",
     "rtnetlink message",
     "seccomp user notification",
     "sending by packet sockets",

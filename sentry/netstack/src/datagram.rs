@@ -6,7 +6,9 @@ use crate::buf::Buf;
 use crate::counters::bump;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
+use crate::extensions::{Between, Extensions};
 use crate::interface::Route;
+use crate::options::Options;
 use crate::sieve::{Shape, Sieve};
 use crate::stack::{BindOptions, Stack, loopback_address};
 use std::collections::VecDeque;
@@ -31,6 +33,19 @@ pub struct Datagram {
     pub tag: Tag,
     /// Several datagrams, all of this size but the last (`UDP_SEGMENT` or a link that joins them).
     pub segment: Option<u16>,
+    /// The largest of the pieces it came in, with its headers; 0: it came whole.
+    pub fragment: u32,
+    /// Options of IPv4, or extension headers of IPv6.
+    pub between: Option<Between>,
+    /// The flow label of IPv6.
+    pub flow: u32,
+}
+
+impl Datagram {
+    /// Memory it counts in a queue.
+    fn cost(&self) -> usize {
+        OVERHEAD + self.data.len() + self.between.as_ref().map_or(0, |between| between.bytes.len())
+    }
 }
 
 /// What the kernel notes about a packet beside its bytes, and what is not on any wire.
@@ -57,10 +72,12 @@ pub struct ErrorReport {
     pub to: Endpoint,
     pub data: Buf,
     pub time: u64,
+    /// Where in the data the extensions of an ICMP message begin (RFC 4884), and whether they are sound.
+    pub extension: Option<(u16, bool)>,
 }
 
 /// How a datagram is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SendHow {
     /// The address it comes from (`IP_PKTINFO`).
     pub source: Option<IpAddr>,
@@ -77,17 +94,55 @@ pub struct SendHow {
     pub multicast_source: Option<IpAddr>,
     /// `IP_RECVERR`
     pub want_errors: bool,
-    /// `IP_MTU_DISCOVER`, by its number: 0 cut, 1 cut what is too long here, 2 refuse it, 3 refuse what is
-    /// too long for the interface, 4 and 5 cut for the interface.
+    /// `IP_MTU_DISCOVER`, by its number: 0 cut, 1 cut what is too long here, 2 refuse it, 3 and 4 refuse what is
+    /// too long for the interface, 5 cut for the interface.
     pub discover: u8,
     /// `SO_NO_CHECK`, `UDP_NO_CHECK6_TX`
     pub no_checksum: bool,
     pub tag: Tag,
     /// `UDP_SEGMENT`: the datagrams that the data makes.
     pub segment: Option<u16>,
+    /// `IPV6_DONTFRAG`
+    pub dont_fragment: bool,
+    /// `IPV6_MTU`: pieces are not larger than this; 0 for no such wish.
+    pub pieces: u32,
+    /// Only to what is on a link (`MSG_DONTROUTE`), by IPv4.
+    pub direct: bool,
+    /// The flow label, by IPv6.
+    pub flow: u32,
+    /// One is made if there is none (`IPV6_AUTOFLOWLABEL`).
+    pub auto_flow: bool,
+    /// Options of IPv4.
+    pub options: Option<Arc<Options>>,
+    /// Extension headers of IPv6.
+    pub extensions: Option<Arc<Extensions>>,
 }
 
 impl SendHow {
+    /// Nothing special is asked for.
+    pub const PLAIN: SendHow = SendHow {
+        source: None,
+        device: 0,
+        ttl: 64,
+        tos: 0,
+        broadcast: false,
+        multicast_loop: true,
+        multicast_device: 0,
+        multicast_source: None,
+        want_errors: false,
+        discover: 1,
+        dont_fragment: false,
+        pieces: 0,
+        no_checksum: false,
+        tag: Tag { mark: 0, priority: 0 },
+        segment: None,
+        direct: false,
+        flow: 0,
+        auto_flow: false,
+        options: None,
+        extensions: None,
+    };
+
     /// Source and interface for an address: what `IP_MULTICAST_IF` says holds for groups.
     pub(crate) fn way(&self, to: IpAddr, bound: Option<IpAddr>) -> (Option<IpAddr>, u32) {
         if !to.is_multicast() {
@@ -116,6 +171,9 @@ pub(crate) struct State<P> {
     drops: u64,
     reports: VecDeque<ErrorReport>,
     want_errors: bool,
+    /// `IPV6_RECVPATHMTU`, and the last that is to be told: a destination and the MTU of its path.
+    pub want_path_mtu: bool,
+    pub path_mtu: Option<(Endpoint, u32)>,
     discover: u8,
     shut_receive: bool,
     shut_send: bool,
@@ -201,6 +259,8 @@ impl<P> DatagramBase<P> {
                 drops: 0,
                 reports: VecDeque::new(),
                 want_errors: false,
+                want_path_mtu: false,
+                path_mtu: None,
                 discover: 1,
                 shut_receive: false,
                 shut_send: false,
@@ -230,7 +290,8 @@ impl<P> DatagramBase<P> {
         device: u32,
         how: &SendHow,
     ) -> Result<Route> {
-        let route = self.stack.route(to, source, device)?;
+        let direct = how.direct && to.is_ipv4();
+        let route = self.stack.interfaces.route_by(to, source, device, direct)?;
         if route.broadcast && !how.broadcast { Err(NetError::Access) } else { Ok(route) }
     }
 
@@ -255,7 +316,7 @@ impl<P> DatagramBase<P> {
         }
         while !datagram.data.is_empty() {
             let data = datagram.data.split_to(size);
-            self.enqueue_one(Datagram { data, segment: None, ..datagram });
+            self.enqueue_one(Datagram { data, segment: None, ..datagram.clone() });
         }
     }
 
@@ -279,7 +340,7 @@ impl<P> DatagramBase<P> {
                 }
                 return;
             }
-            state.bytes += datagram.data.len() + OVERHEAD;
+            state.bytes += datagram.cost();
             let drops = u32::try_from(state.drops).unwrap_or(u32::MAX);
             state.queue.push_back(Datagram { drops, ..datagram });
         }
@@ -311,7 +372,7 @@ impl<P> DatagramBase<P> {
         }
         match state.queue.pop_front() {
             Some(d) => {
-                state.bytes = state.bytes.saturating_sub(d.data.len() + OVERHEAD);
+                state.bytes = state.bytes.saturating_sub(d.cost());
                 if self.counted() {
                     bump(&self.stack.counters.of(d.from.ip).udp_in);
                 }
@@ -329,6 +390,17 @@ impl<P> DatagramBase<P> {
         if !on {
             state.reports.clear();
         }
+    }
+
+    /// `IPV6_RECVPATHMTU`
+    pub fn set_want_path_mtu(&self, on: bool) {
+        self.lock().want_path_mtu = on;
+    }
+
+    /// The MTU of a path that a datagram was too long for, and where it led; told once.
+    pub fn take_path_mtu(&self) -> Option<(Endpoint, u32)> {
+        let mut state = self.lock();
+        if state.want_path_mtu { state.path_mtu.take() } else { None }
     }
 
     /// `IP_MTU_DISCOVER`: whether a packet that is too big for its path is an error here.

@@ -317,6 +317,11 @@ impl Interfaces {
 
     /// The way to an address. ENETUNREACH, ENODEV.
     pub fn route(&self, to: IpAddr, source: Option<IpAddr>, device: u32) -> Result<Route> {
+        self.route_by(to, source, device, false)
+    }
+
+    /// As `route`; `direct`: only to what is on a link (`MSG_DONTROUTE`).
+    pub fn route_by(&self, to: IpAddr, source: Option<IpAddr>, device: u32, direct: bool) -> Result<Route> {
         let local = self.local(to);
         let broadcast = self.is_broadcast(to);
         let t = self.read();
@@ -333,7 +338,8 @@ impl Interfaces {
                 broadcast: false,
                 multicast: false,
                 gateway: None,
-                mtu: 65536,
+                // What is for this host goes by its loopback interface, whoever has the address.
+                mtu: t.list.iter().find(|i| i.loopback).map_or(65536, |i| i.mtu),
             });
         }
         let multicast = to.is_multicast();
@@ -343,7 +349,8 @@ impl Interfaces {
             for a in i.addrs.iter().filter(|a| same_prefix(a.ip, to, a.prefix) && a.prefix > 0) {
                 ways.push((a.prefix, 0, i, None, Some(a.ip)));
             }
-            for r in t.routes.iter().filter(|r| r.device == i.index && same_prefix(r.to, to, r.prefix)) {
+            let usable = |r: &&RouteLine| r.device == i.index && !(direct && r.gateway.is_some());
+            for r in t.routes.iter().filter(usable).filter(|r| same_prefix(r.to, to, r.prefix)) {
                 ways.push((r.prefix, r.metric, i, r.gateway, r.source));
             }
             if device != 0 && !(multicast && to.is_ipv6() && i.loopback) {
@@ -356,9 +363,9 @@ impl Interfaces {
             }
         }
         let mut best = ways.into_iter().max_by_key(|w| (w.0, u32::MAX - w.1));
-        // A multicast or broadcast goes where its source address is.
+        // A multicast or broadcast of IPv4 goes where its source address is.
         if best.is_none() && (multicast || broadcast) {
-            if let Some(from) = source {
+            if let Some(from) = source.filter(IpAddr::is_ipv4) {
                 for i in t.list.iter().filter(|i| i.up && i.addrs.iter().any(|a| a.ip == from)) {
                     best = Some((0, 0, i, None, Some(from)));
                 }
@@ -440,6 +447,8 @@ mod tests {
         assert_eq!(all.add_route(line), Err(NetError::Exists));
         let far = all.route(ip("8.8.8.8"), None, 0).unwrap();
         assert_eq!((far.gateway, far.source, far.local), (gateway, ip("10.0.0.2"), false));
+        assert_eq!(all.route_by(ip("8.8.8.8"), None, 0, true), Err(NetError::NetworkUnreachable));
+        assert!(all.route_by(ip("10.0.0.9"), None, 0, true).is_ok());
         let near = all.route(ip("10.0.0.9"), None, 0).unwrap();
         assert_eq!((near.gateway, near.device), (None, index));
         let own = all.route(ip("10.0.0.2"), None, 0).unwrap();

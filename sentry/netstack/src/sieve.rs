@@ -151,6 +151,9 @@ mod tests {
             drops: 0,
             tag: Default::default(),
             segment: None,
+            fragment: 0,
+            between: None,
+            flow: 0,
         };
         let sieve = Keep(keep, Mutex::default());
         let passes = shape.passes(&sieve, &mut d);

@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use crate::datagram::SendHow;
 use crate::engine::Engine;
 use crate::engine::neighbour::Neighbours;
+use crate::engine::sending::Extra;
 use crate::env::{Env, Waker};
 use crate::error::{NetError, Result};
 use crate::interface::{Interfaces, Route};
@@ -89,7 +90,14 @@ pub trait Wire: Send + Sync {
         waker: Arc<dyn Waker>,
     ) -> Result<Arc<dyn Transport>>;
     /// Sends a datagram. EMSGSIZE, ENETUNREACH, EHOSTUNREACH, ENOBUFS.
-    fn send_datagram(&self, from: Endpoint, to: Endpoint, data: Buf, how: &SendHow) -> Result<()>;
+    fn send_datagram(
+        &self,
+        from: Endpoint,
+        to: Endpoint,
+        data: Buf,
+        how: &SendHow,
+        extra: &Extra<'_>,
+    ) -> Result<()>;
     /// The largest IP packet to a destination, as far as is known (`IP_MTU`).
     fn path_mtu(&self, to: IpAddr, source: Option<IpAddr>, device: u32) -> Result<u32>;
     /// One member more of a group on an interface, or one less. ENOBUFS, ENODEV.
@@ -115,6 +123,7 @@ pub trait Wire: Send + Sync {
         data: &[u8],
         how: &SendHow,
         raw: RawHow,
+        extra: &Extra<'_>,
     ) -> Result<()>;
 }
 
@@ -148,6 +157,8 @@ pub struct Stack {
     udp: Mutex<BTreeMap<u64, Weak<UdpSocket>>>,
     raw: Mutex<BTreeMap<u64, Weak<RawSocket>>>,
     next: AtomicU64,
+    /// What flow labels are made with.
+    pub(crate) flow_key: [u8; 16],
     /// Neighbours of interfaces without a link.
     pub(crate) unlinked: Mutex<Neighbours>,
     wire: RwLock<Option<Arc<dyn Wire>>>,
@@ -158,6 +169,8 @@ pub struct Stack {
 impl Stack {
     /// A stack with a loopback interface, which is up or not.
     pub fn new(env: Arc<dyn Env>, loopback_up: bool) -> Arc<Stack> {
+        let mut flow_key = [0; 16];
+        env.random(&mut flow_key);
         Arc::new(Stack {
             env,
             pool: Arc::default(),
@@ -172,6 +185,7 @@ impl Stack {
             udp: Mutex::default(),
             raw: Mutex::default(),
             next: AtomicU64::new(1),
+            flow_key,
             unlinked: Mutex::default(),
             wire: RwLock::default(),
             relay: RwLock::default(),

@@ -110,6 +110,9 @@ impl Names {
                 drops: 0,
                 tag: Default::default(),
                 segment: None,
+                fragment: 0,
+                between: None,
+                flow: 0,
             };
             // Who has asked may be gone.
             let _ = self.stack.deliver_datagram(datagram, false);

@@ -71,6 +71,8 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("readiness", net::readiness::NETS),
     ("transfer", net::transfer::CASES),
     ("unix", net::unix::CASES),
+    ("paths", net::paths::CASES),
+    ("headers", net::headers::CASES),
     ("raw", net::raw::CASES),
     ("netlink", net::netlink::CASES),
     ("diag", net::netlink::SOCKETS),

@@ -39,8 +39,20 @@ fn cases() -> Vec<CaseName> {
 }
 
 /// The families whose sockets are the host's with `--network=host`.
-const INTERNET: [&str; 10] =
-    ["controls", "diag", "filters", "net", "raw", "readiness", "sockopts", "tcp", "transfer", "udp"];
+const INTERNET: [&str; 12] = [
+    "controls",
+    "diag",
+    "filters",
+    "headers",
+    "net",
+    "paths",
+    "raw",
+    "readiness",
+    "sockopts",
+    "tcp",
+    "transfer",
+    "udp",
+];
 
 impl CaseName {
     /// Whether the case runs there: the sentry's own files and sockets are the same in every mode of the network.

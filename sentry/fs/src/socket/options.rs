@@ -247,6 +247,10 @@ impl SockOptions {
     pub fn no_check(&self) -> bool {
         self.values.lock().no_check
     }
+    /// `SO_DONTROUTE`
+    pub fn dont_route(&self) -> bool {
+        self.values.lock().dont_route
+    }
     /// `SO_BROADCAST`
     pub fn broadcast(&self) -> bool {
         self.values.lock().broadcast

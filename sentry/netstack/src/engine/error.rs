@@ -40,11 +40,17 @@ pub struct PacketError {
     pub header: [u8; 8],
     /// What is known of the packet from its transport header on.
     pub quote: Chunk,
+    /// Bytes of that packet before its transport header.
+    pub before: usize,
     pub error: Error,
     /// A hard error ends a connection attempt; others are remembered.
     pub hard: bool,
     /// The MTU, of a packet that was too big.
     pub mtu: Option<usize>,
+    /// What the message says beside its type and code: that MTU, or where in a packet the problem is.
+    pub info: u32,
+    /// Where its extensions begin (RFC 4884), counted as the quote is, and whether they are sound.
+    pub extension: Option<(u16, bool)>,
     /// Type and code of the message, and who sent it: none if it arose here.
     pub icmp: Option<(u8, u8, IpAddr)>,
     pub interface: u32,

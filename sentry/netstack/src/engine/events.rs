@@ -4,6 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::extensions::Between;
+
 use super::chunk::Chunk;
 use super::error::PacketError;
 use super::tap::{FrameSink, SeenFrame};
@@ -60,6 +62,12 @@ pub struct Datagram {
     pub interface: u32,
     pub ttl: u8,
     pub tos: u8,
+    /// The flow label of IPv6.
+    pub flow: u32,
+    /// The largest fragment it came in; 0: it came whole.
+    pub fragment: u32,
+    /// Options or extension headers.
+    pub between: Option<Between>,
     pub payload: Chunk,
     /// For raw endpoints of IPv4: where the IP header ends within the payload.
     pub header: usize,

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
+use crate::options::{Giver, Options, Stamp};
+
 use super::checksum::{self, Sum};
 use super::chunk::Chunk;
 use super::error::{Error, PacketError};
 use super::frame::RxChecksum;
-use super::net::{ICMP, ICMPV6, Net, Outgoing, Packet, TCP};
+use super::net::{ICMP, ICMPV6, Net, Packet, TCP};
+use super::sending::{Extra, Outgoing};
 
 /// Bytes of a packet that an error keeps for its socket.
 const QUOTE: usize = 1232;
@@ -54,12 +57,41 @@ pub fn quoted(bytes: &[u8], interface: u32) -> Option<PacketError> {
         protocol,
         header: transport.get(..8)?.try_into().ok()?,
         quote: Chunk::from(transport.get(..transport.len().min(QUOTE))?),
+        before: bytes.len() - transport.len(),
         error: Error::HostUnreachable,
         hard: false,
         mtu: None,
+        info: 0,
+        extension: None,
         icmp: None,
         interface,
     })
+}
+
+/// The extensions of a message (RFC 4884): where they begin behind its first `skipped` bytes, and whether they are sound.
+fn extension(message: &[u8], v4: bool, skipped: usize) -> Option<(u16, bool)> {
+    let kind = *message.first()?;
+    // In words of 32 bits for ICMP, of 64 bits for ICMPv6.
+    let (has, length) = match v4 {
+        true => (matches!(kind, 3 | 11 | 12), usize::from(*message.get(5)?) * 4),
+        false => (matches!(kind, 1 | 3), usize::from(*message.get(4)?) * 8),
+    };
+    let at = 8 + length;
+    if !has || length < 128 || at < skipped || at + 4 > message.len() {
+        return None;
+    }
+    let place = u16::try_from(at - skipped).ok()?;
+    let all = &message[at..];
+    let summed = all[2..4] == [0, 0] || checksum::of(all) == 0;
+    let mut rest = &all[4..];
+    while let [a, b, ..] = *rest {
+        let size = usize::from(u16::from_be_bytes([a, b]));
+        match rest.get(size..) {
+            Some(behind) if size >= 4 => rest = behind,
+            _ => return Some((place, false)),
+        }
+    }
+    Some((place, summed && all[0] >> 4 == 2 && rest.is_empty()))
 }
 
 /// What an ICMP error says (`/net/ipv4/icmp.c`'s icmp_err_convert).
@@ -149,6 +181,8 @@ impl Net {
         }
         let mut bytes = packet.payload().to_vec();
         bytes[0] = reply;
+        let options = packet.between().filter(|_| packet.source.is_ipv4());
+        let options = options.and_then(|between| Options::read(&between.bytes, Giver::Packet).ok());
         let protocol = if packet.source.is_ipv4() { ICMP } else { ICMPV6 };
         let Ok(path) = self.path(packet.source, self.answer_source(packet), self.answer_interface(packet))
         else {
@@ -161,7 +195,16 @@ impl Net {
         };
         sum.add(&bytes);
         bytes[2..4].copy_from_slice(&sum.finish().to_be_bytes());
-        let out = Outgoing { tos: packet.tos, ..Outgoing::new(path.source, packet.source, protocol) };
+        // Routes and times that are recorded are recorded on the way back, too.
+        let options = match (options, path.source, packet.source) {
+            (Some(options), IpAddr::V4(from), IpAddr::V4(to)) => {
+                let back = Options::read(&options.echoed(), Giver::Packet).unwrap_or_default();
+                back.sent(Stamp::new(from, self.realtime()), to).bytes
+            }
+            _ => Vec::new(),
+        };
+        let extra = Extra { options: &options, ..Extra::default() };
+        let out = Outgoing { tos: packet.tos, extra, ..Outgoing::new(path.source, packet.source, protocol) };
         let _ = self.output_bytes(&path, &out, &bytes);
     }
 
@@ -177,6 +220,13 @@ impl Net {
         if !self.is_local(report.local) {
             return;
         }
+        report.info = match (packet.source.is_ipv4(), bytes[0]) {
+            // Only the first byte is used: it points into the header.
+            (true, 12) => bytes[4].into(),
+            (true, _) => 0,
+            (false, _) => u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        };
+        report.extension = extension(bytes, report.local.is_ipv4(), 8 + report.before);
         if let Some(mut mtu) = mtu {
             if mtu == 0 {
                 // A router older than RFC 1191: the next plateau below what was sent.
@@ -188,6 +238,9 @@ impl Net {
                 TCP => mtu,
                 _ => self.pmtu.lower(report.remote, mtu, self.now),
             });
+        }
+        if let (true, Some(mtu)) = (packet.source.is_ipv4(), report.mtu) {
+            report.info = mtu as u32;
         }
         report.error = error;
         report.hard = hard;
@@ -203,7 +256,10 @@ impl Net {
         let source_bad = packet.source.is_unspecified()
             || packet.source.is_multicast()
             || self.is_broadcast(packet.source);
-        if source_bad || ((packet.multicast || self.is_broadcast(packet.destination)) && !too_big) {
+        // A group is answered about an option that wants it by its two high bits (RFC 4443, 2.4).
+        let option = packet.data.get(rest as usize).is_some_and(|option| option >> 6 == 2);
+        let wanted = too_big || (!v4 && kind == (4, 2) && option);
+        if source_bad || ((packet.multicast || self.is_broadcast(packet.destination)) && !wanted) {
             return;
         }
         let first = packet.payload().first().copied();
@@ -244,5 +300,40 @@ impl Net {
             (false, PORT_UNREACHABLE) => self.icmp_error(packet, (1, 4), 0),
             (false, _) => self.icmp_error(packet, (4, 1), 6),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of ICMP about a datagram whose first 128 bytes it quotes, with extensions.
+    fn message(extensions: &[u8]) -> Vec<u8> {
+        let mut m = vec![11, 0, 0, 0, 0, 32, 0, 0, 0x45];
+        m.resize(8 + 128, 0);
+        m.extend_from_slice(extensions);
+        m
+    }
+
+    #[test]
+    fn extensions_are_found_and_checked() {
+        let mut sound = [0x20, 0, 0, 0, 0, 8, 1, 1, 1, 2, 3, 4];
+        // Behind the headers of ICMP, IP and UDP.
+        let skipped = 8 + 28;
+        assert_eq!(extension(&message(&sound), true, skipped), Some((100, true)));
+        let sum = checksum::of(&sound);
+        sound[2..4].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(extension(&message(&sound), true, skipped), Some((100, true)));
+        sound[3] ^= 1;
+        assert_eq!(extension(&message(&sound), true, skipped), Some((100, false)));
+        assert_eq!(
+            extension(&message(&[0x20, 0, 0, 0, 0, 9, 1, 1, 1, 2, 3, 4]), true, skipped),
+            Some((100, false))
+        );
+        assert_eq!(extension(&message(&[0x10, 0, 0, 0]), true, skipped), Some((100, false)));
+        assert_eq!(extension(&message(&[0x20, 0, 0]), true, skipped), None);
+        let mut short = message(&sound);
+        short[5] = 31;
+        assert_eq!(extension(&short, true, skipped), None);
     }
 }

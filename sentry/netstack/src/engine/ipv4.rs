@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use smoltcp::wire::Ipv4Packet;
 
+use crate::options::{Giver, Options, Stamp};
+
 use super::checksum;
 use super::frame::{RxChecksum, RxFrame};
 use super::net::{Net, Packet};
@@ -32,10 +34,6 @@ impl Net {
             self.stats.v4.in_header_errors += 1;
             return None;
         }
-        if header > 20 && source_routed(&frame.data[20..header]) {
-            self.stats.v4.in_header_errors += 1;
-            return None;
-        }
         let to = IpAddr::V4(destination);
         let group = destination.is_multicast();
         let ours = self.is_local(to) || self.is_broadcast(to) || (group && self.is_member(interface, to));
@@ -55,22 +53,29 @@ impl Net {
             checksum: frame.checksum,
             segment: frame.segment,
             multicast: group || self.is_broadcast(to),
+            fragment: 0,
         };
-        if !packet.more_frags() && packet.frag_offset() == 0 {
+        let more = packet.more_frags();
+        let offset = usize::from(packet.frag_offset());
+        let ident = packet.ident();
+        if header > 20 {
+            self.read_options(&mut result)?;
+        }
+        if !more && offset == 0 {
             return Some(result);
         }
         let key = Key {
             source: source.into(),
             destination: to,
-            identification: packet.ident().into(),
+            identification: ident.into(),
             protocol: result.protocol,
             interface,
         };
         let fragment = Fragment {
             header: result.data.slice(0, header),
             protocol: result.protocol,
-            offset: packet.frag_offset().into(),
-            more: packet.more_frags(),
+            offset,
+            more,
             data: result.data.slice(header, total),
         };
         let whole = self.join_fragments(key, fragment)?;
@@ -85,6 +90,7 @@ impl Net {
         let sum = checksum::of(&data[..result.transport]);
         data[10..12].copy_from_slice(&sum.to_be_bytes());
         result.data = data.into();
+        result.fragment = whole.largest;
         result.checksum = RxChecksum::Unknown;
         Some(result)
     }
@@ -93,20 +99,31 @@ impl Net {
     fn is_looped(&self, source: IpAddr) -> bool {
         source.is_loopback()
     }
-}
 
-/// Loose or strict source routing (refused, as Linux does by default), or options out of bounds.
-fn source_routed(mut options: &[u8]) -> bool {
-    while let Some(&kind) = options.first() {
-        match kind {
-            0 => return false,
-            1 => options = &options[1..],
-            131 | 137 => return true,
-            _ => match options.get(1).map(|length| usize::from(*length)) {
-                Some(length) if length >= 2 && length <= options.len() => options = &options[length..],
-                _ => return true,
-            },
-        }
+    /// Checks the options of a packet for us and writes into them what they ask for. None: it is dropped, source routes as
+    /// Linux does by default.
+    fn read_options(&mut self, packet: &mut Packet) -> Option<()> {
+        let header = packet.transport;
+        let options = match Options::read(&packet.data[20..header], Giver::Packet) {
+            Ok(options) if !options.is_source_routed() => options,
+            Ok(_) => {
+                self.stats.v4.in_header_errors += 1;
+                return None;
+            }
+            Err(at) => {
+                self.stats.v4.in_header_errors += 1;
+                self.icmp_error(packet, (12, 0), ((20 + at) as u32) << 24);
+                return None;
+            }
+        };
+        let IpAddr::V4(own) = packet.destination else { return None };
+        let options = options.arrived(Stamp::new(own, self.realtime()));
+        let mut data = packet.data.to_vec();
+        data[20..header].copy_from_slice(options.told());
+        data[10..12].fill(0);
+        let sum = checksum::of(&data[..header]);
+        data[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet.data = data.into();
+        Some(())
     }
-    false
 }

@@ -11,15 +11,28 @@ use super::reassembly::{Fragment, Key, Whole};
 use super::timers::TimerKey;
 
 /// Extension headers of one packet.
-const MOST_EXTENSIONS: usize = 8;
+const MOST_EXTENSIONS: usize = 64;
+/// Options of one header, and bytes of padding between two of them (Linux's bounds).
+const MOST_OPTIONS: usize = 8;
+const MOST_PADDING: usize = 7;
 
 /// What the walk over the extension headers found.
-enum Walk {
+pub enum Walk {
     Done,
     Fragment(usize),
     Drop,
     /// Parameter problem: code and offset of the octet.
     Problem(u8, usize),
+}
+
+/// How far the extension headers of a packet have been read.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The header that begins at `transport`.
+    pub protocol: u8,
+    pub transport: usize,
+    /// Where the field is that names it.
+    pub named: usize,
 }
 
 impl Net {
@@ -58,10 +71,14 @@ impl Net {
             checksum: frame.checksum,
             segment: frame.segment,
             multicast: group,
+            fragment: 0,
         };
         let mut joined = false;
+        let mut place = Place::new(result.protocol);
         loop {
-            match walk(&mut result) {
+            let end = place.walk(&result.data, group);
+            (result.protocol, result.transport) = (place.protocol, place.transport);
+            match end {
                 Walk::Done => return Some(result),
                 Walk::Drop => {
                     self.stats.v6.in_header_errors += 1;
@@ -77,6 +94,7 @@ impl Net {
                 Walk::Fragment(before) => {
                     joined = true;
                     self.fragment6(&mut result, before)?;
+                    (place.protocol, place.transport) = (result.protocol, result.transport);
                 }
             }
         }
@@ -93,6 +111,7 @@ impl Net {
             (usize::from(header.frag_offset()) * 8, header.more_frags(), header.ident());
         if !more && offset == 0 {
             // An atomic fragment (RFC 6946): complete in itself.
+            packet.fragment = u32::try_from(packet.data.len()).unwrap_or(0);
             packet.protocol = next;
             packet.transport = at + 8;
             return Some(());
@@ -119,6 +138,7 @@ impl Net {
         let length = u16::try_from(data.len() - 40).ok()?;
         data[4..6].copy_from_slice(&length.to_be_bytes());
         packet.data = data.into();
+        packet.fragment = whole.largest;
         packet.protocol = whole.protocol;
         packet.checksum = RxChecksum::Unknown;
         Some(())
@@ -164,6 +184,7 @@ impl Net {
                 checksum: RxChecksum::Valid,
                 segment: None,
                 multicast: key.destination.is_multicast(),
+                fragment: 0,
             };
             self.icmp_error(&packet, if key.source.is_ipv4() { (11, 1) } else { (3, 1) }, 0);
         }
@@ -172,71 +193,97 @@ impl Net {
     }
 }
 
-fn walk(packet: &mut Packet) -> Walk {
-    // Where the field is that names the header at `transport`.
-    let mut named = 6;
-    for step in 0..MOST_EXTENSIONS {
-        let at = packet.transport;
-        let Some(header) = packet.data.get(at..) else { return Walk::Drop };
-        match packet.protocol {
-            kind @ (0 | 43 | 60) => {
-                if kind == 0 && (step != 0 || at != 40) {
-                    return Walk::Problem(1, named);
-                }
-                let Some(length) = header.get(1).map(|units| (usize::from(*units) + 1) * 8) else {
-                    return Walk::Drop;
-                };
-                if header.len() < length {
-                    return Walk::Drop;
-                }
-                // Routing: only one that is used up may be skipped (type 0 is dead: RFC 5095).
-                if kind == 43 && header[3] != 0 {
-                    return Walk::Problem(0, at + 2);
-                }
-                if kind != 43
-                    && let Some(bad) = options(&header[2..length], packet.multicast)
-                {
-                    return match bad {
-                        Some(offset) => Walk::Problem(2, at + 2 + offset),
-                        None => Walk::Drop,
-                    };
-                }
-                named = at;
-                packet.protocol = header[0];
-                packet.transport = at + length;
-            }
-            44 => return Walk::Fragment(named),
-            59 => return Walk::Drop,
-            _ => return Walk::Done,
-        }
+impl Place {
+    /// Behind the header of IPv6 itself.
+    pub fn new(protocol: u8) -> Place {
+        Place { protocol, transport: 40, named: 6 }
     }
-    Walk::Drop
+
+    /// Reads on in a packet from its network header on, up to a fragment's header or the transport's.
+    pub fn walk(&mut self, data: &[u8], multicast: bool) -> Walk {
+        for _ in 0..MOST_EXTENSIONS {
+            let at = self.transport;
+            let Some(header) = data.get(at..) else { return Walk::Drop };
+            match self.protocol {
+                kind @ (0 | 43 | 60) => {
+                    if kind == 0 && at != 40 {
+                        return Walk::Problem(1, self.named);
+                    }
+                    let Some(length) = header.get(1).map(|units| (usize::from(*units) + 1) * 8) else {
+                        return Walk::Drop;
+                    };
+                    let Some(header) = header.get(..length) else { return Walk::Drop };
+                    let end = match kind {
+                        43 => routing(header, at, multicast),
+                        _ => options(header, at, kind == 0, multicast),
+                    };
+                    if let Some(end) = end {
+                        return end;
+                    }
+                    self.named = at;
+                    self.protocol = header[0];
+                    self.transport = at + length;
+                }
+                44 => return Walk::Fragment(self.named),
+                59 => return Walk::Drop,
+                _ => return Walk::Done,
+            }
+        }
+        Walk::Drop
+    }
 }
 
-/// Looks over the options of a header (RFC 8200, 4.2). None: nothing to say. Some(None): drop in
-/// silence. Some(offset): drop and tell.
-fn options(bytes: &[u8], multicast: bool) -> Option<Option<usize>> {
-    let mut at = 0;
-    while let Some(&kind) = bytes.get(at) {
-        if kind == 0 {
-            at += 1;
+/// Looks at a routing header: only one that is used up is passed over (type 0 is dead: RFC 5095), and segment routing and that
+/// of RPL are for those who have switched them on (`seg6_enabled`, `rpl_seg_enabled`).
+fn routing(header: &[u8], at: usize, multicast: bool) -> Option<Walk> {
+    match (header[2], header[3]) {
+        _ if multicast => Some(Walk::Drop),
+        (3 | 4, _) => Some(Walk::Drop),
+        (_, 0) => None,
+        _ => Some(Walk::Problem(0, at + 2)),
+    }
+}
+
+/// Looks over the options of a header that begins at `at` (RFC 8200, 4.2). None: nothing to say.
+fn options(header: &[u8], at: usize, hop: bool, multicast: bool) -> Option<Walk> {
+    let mut place = 2;
+    let (mut padding, mut count) = (0, 0);
+    while let Some(&kind) = header.get(place) {
+        let length = match (kind, header.get(place + 1)) {
+            (0, _) => 1,
+            (_, Some(length)) => usize::from(*length) + 2,
+            (_, None) => return Some(Walk::Drop),
+        };
+        let Some(option) = header.get(place..place + length) else { return Some(Walk::Drop) };
+        if kind <= 1 {
+            padding += length;
+            let zero = option.iter().skip(2).all(|byte| *byte == 0);
+            if padding > MOST_PADDING || !zero {
+                return Some(Walk::Drop);
+            }
+            place += length;
             continue;
         }
-        let Some(&length) = bytes.get(at + 1) else { return Some(None) };
-        let end = at + 2 + usize::from(length);
-        if end > bytes.len() {
-            return Some(None);
+        (padding, count) = (0, count + 1);
+        if count > MOST_OPTIONS {
+            return Some(Walk::Drop);
         }
-        // Padding and router alert are known.
-        if !matches!(kind, 1 | 5) {
-            match kind >> 6 {
+        match kind {
+            // Router alert.
+            5 if hop && length == 4 => {}
+            5 if hop => return Some(Walk::Drop),
+            // Jumbo payload (RFC 2675): no packet here is that long.
+            0xc2 if hop && (length != 6 || (at + place) % 4 != 2) => return Some(Walk::Drop),
+            0xc2 if hop && option[2..4] == [0, 0] => return Some(Walk::Problem(0, at + place + 2)),
+            0xc2 if hop => return Some(Walk::Problem(0, at + place)),
+            _ => match kind >> 6 {
                 0 => {}
-                1 => return Some(None),
-                3 if multicast => return Some(None),
-                _ => return Some(Some(at)),
-            }
+                1 => return Some(Walk::Drop),
+                3 if multicast => return Some(Walk::Drop),
+                _ => return Some(Walk::Problem(2, at + place)),
+            },
         }
-        at = end;
+        place += length;
     }
     None
 }

@@ -10,7 +10,8 @@ use super::checksum::{self, Sum};
 use super::chunk::Chunk;
 use super::frame::TxFrame;
 use super::link::Medium;
-use super::net::{ICMPV6, IGMP, Net, Outgoing, Packet};
+use super::net::{ICMPV6, IGMP, Net, Packet};
+use super::sending::Outgoing;
 use super::time::Time;
 
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);

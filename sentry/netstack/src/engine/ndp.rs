@@ -10,8 +10,9 @@ use super::addresses::{Prefix, solicited_node};
 use super::checksum::Sum;
 use super::interface::{Address, AddressState, RouterMode};
 use super::link::{Mac, Medium};
-use super::net::{ICMPV6, Net, Outgoing, Packet};
+use super::net::{ICMPV6, Net, Packet};
 use super::route::Route;
+use super::sending::Outgoing;
 use super::time::Time;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
-use smoltcp::wire::{Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
+
+use crate::extensions::Between;
 
 use super::addresses::is_broadcast;
-use super::checksum;
 use super::chunk::Chunk;
 use super::error::{Error, PacketError};
-use super::events::{Event, Upper};
+use super::events::{Datagram, Event, Upper};
 use super::frame::{RxChecksum, RxFrame, TxFrame};
 use super::interface::{Interface, RouterMode};
 use super::link::{Mac, Medium};
@@ -24,6 +24,7 @@ use super::pmtu::PathMtus;
 use super::random::{KeyedState, Random};
 use super::reassembly::Reassembly;
 use super::route::{Path, Routes, choose_source};
+use super::sending::Outgoing;
 use super::tap::Taps;
 use super::time::Time;
 use super::timers::{TimerKey, Timers};
@@ -39,46 +40,6 @@ pub const FRAGMENT: u8 = 44;
 const LOOPBACK_QUEUE: usize = 4096;
 /// Counters of identifications.
 const IDENTS: usize = 1024;
-
-/// What becomes of a packet that is longer than its path takes, and of IPv4's flag DF.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Fragmenting {
-    /// It is cut, here or by routers (IP_PMTUDISC_DONT).
-    #[default]
-    Allowed,
-    /// It is cut here; what is whole may not be cut on its way (IP_PMTUDISC_WANT).
-    Here,
-    /// It is not sent: an error (IP_PMTUDISC_DO, TCP).
-    Never,
-}
-
-/// What the network layer has to know of a packet to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub protocol: u8,
-    /// None: the default, or what the router said.
-    pub ttl: Option<u8>,
-    pub tos: u8,
-    pub fragmenting: Fragmenting,
-    /// Fragment to the route's MTU even if path MTU discovery knows better (IP_PMTUDISC_PROBE and kin).
-    pub ignore_path_mtu: bool,
-}
-
-impl Outgoing {
-    pub fn new(source: IpAddr, destination: IpAddr, protocol: u8) -> Outgoing {
-        Outgoing {
-            source,
-            destination,
-            protocol,
-            ttl: None,
-            tos: 0,
-            fragmenting: Fragmenting::Allowed,
-            ignore_path_mtu: false,
-        }
-    }
-}
 
 /// Limits on what the engine answers by itself: a bucket that fills with time.
 #[derive(Debug)]
@@ -130,11 +91,48 @@ pub struct Packet {
     pub segment: Option<u16>,
     /// It was sent to a group or to everybody.
     pub multicast: bool,
+    /// The largest fragment it came in, with its headers; 0: it came whole.
+    pub fragment: u32,
 }
 
 impl Packet {
     pub fn payload(&self) -> &[u8] {
         self.data.get(self.transport..).unwrap_or_default()
+    }
+
+    /// What stands between the network header and the transport's.
+    pub fn between(&self) -> Option<Between> {
+        let fixed = if self.source.is_ipv4() { 20 } else { 40 };
+        let bytes = self.data.get(fixed..self.transport).filter(|bytes| !bytes.is_empty())?;
+        Some(Between { first: self.data[6], bytes: bytes.into() })
+    }
+
+    /// As it is told to an endpoint that has no ports.
+    pub fn datagram(&self, payload: Chunk, arrived: Time) -> Datagram {
+        Datagram {
+            source: self.source,
+            source_port: 0,
+            destination: self.destination,
+            destination_port: 0,
+            interface: self.interface,
+            ttl: self.ttl,
+            tos: self.tos,
+            flow: self.flow(),
+            fragment: self.fragment,
+            between: self.between(),
+            payload,
+            header: 0,
+            arrived,
+            segment: None,
+        }
+    }
+
+    /// The flow label of IPv6.
+    pub fn flow(&self) -> u32 {
+        match (self.source, &self.data[..]) {
+            (IpAddr::V6(_), [_, a, b, c, ..]) => u32::from_be_bytes([0, a & 15, *b, *c]),
+            _ => 0,
+        }
     }
 }
 
@@ -254,6 +252,8 @@ pub struct Net {
     pub echo_ignored: bool,
     pub stats: Stats,
     pub default_ttl: u8,
+    /// What the engine's clock has to be added to for nanoseconds since 1970.
+    pub epoch: u64,
     /// Changes with every change of interfaces, addresses, routes: cached paths are asked again.
     pub generation: u64,
     /// Frames are shown to these (packet sockets).
@@ -288,6 +288,7 @@ impl Net {
             echo_ignored: false,
             stats: Stats::default(),
             default_ttl: 64,
+            epoch: 0,
             generation: 1,
             taps: Taps::default(),
             memory: Memory::default(),
@@ -296,9 +297,14 @@ impl Net {
         }
     }
 
+    /// Nanoseconds since 1970.
+    pub fn realtime(&self) -> u64 {
+        self.now.0.saturating_add(self.epoch)
+    }
+
     /// The identification of an unfragmented packet: counters by pairs of addresses, so that nobody can
     /// tell from his own packets how much is sent to others (RFC 7739 for IPv6 has the reasons).
-    fn next_ident(&mut self, source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
+    pub(super) fn next_ident(&mut self, source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
         let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
         let index = self.hash.hash_one(pair) as usize % IDENTS;
         match self.identifications.get_mut(index) {
@@ -333,6 +339,17 @@ impl Net {
 
     /// Where packets to `to` go. `from` is the source the caller has bound, `interface` the one it is bound to.
     pub fn path(&self, to: IpAddr, from: Option<IpAddr>, interface: Option<u32>) -> Result<Path, Error> {
+        self.path_by(to, from, interface, false)
+    }
+
+    /// As `path`; `direct`: only to what is on a link (`MSG_DONTROUTE`).
+    pub fn path_by(
+        &self,
+        to: IpAddr,
+        from: Option<IpAddr>,
+        interface: Option<u32>,
+        direct: bool,
+    ) -> Result<Path, Error> {
         if let Some(index) = interface
             && !self.interface(index).is_some_and(|i| i.up)
         {
@@ -350,7 +367,9 @@ impl Net {
             });
         }
         let up = |index: u32| self.interface(index).is_some_and(|i| i.up);
-        let route = self.routes.lookup(to, interface, up);
+        let route = self
+            .routes
+            .lookup(to, interface, |route| up(route.interface) && !(direct && route.gateway.is_some()));
         let everybody = to.is_multicast() || is_broadcast(to);
         let (index, next_hop) = match (route, interface) {
             (Some(route), _) if !everybody => (route.interface, route.gateway.unwrap_or(to)),
@@ -385,119 +404,6 @@ impl Net {
             IpAddr::V4(ip) => self.interface(interface).is_some_and(|i| i.is_broadcast(ip)),
             IpAddr::V6(_) => false,
         }
-    }
-
-    /// Sends a transport header and payload as an IP packet. The frame's checksum may be left to the link;
-    /// if the link cannot, it is filled here.
-    pub fn output(&mut self, path: &Path, out: &Outgoing, mut frame: TxFrame) -> Result<(), Error> {
-        self.stats.of(out.destination).out_packets += 1;
-        let header = if out.destination.is_ipv4() { 20 } else { 40 };
-        let length = frame.len() + header;
-        let mtu = if out.ignore_path_mtu && !path.local {
-            self.interface(path.interface).map_or(path.mtu, |i| i.mtu_of(out.destination))
-        } else {
-            path.mtu
-        };
-        let local =
-            path.local || self.interface(path.interface).is_some_and(|i| i.medium == Medium::Loopback);
-        let able = local || self.interface(path.interface).is_some_and(|i| i.capabilities.checksum);
-        if length > mtu && frame.segmentation.is_none() {
-            let most = 65535 + if header == 40 { 40 } else { 0 };
-            if length > most || out.fragmenting == Fragmenting::Never {
-                self.stats.of(out.destination).fragmentation_failed += 1;
-                return Err(Error::MessageTooLong);
-            }
-            frame.finish_checksum();
-            return self.fragment(path, out, &frame, mtu);
-        }
-        if !able {
-            frame.finish_checksum();
-        }
-        self.push_network(out, &mut frame, None);
-        self.stats.of(out.destination).transmitted += 1;
-        self.link_output(path, out.destination, frame)
-    }
-
-    /// Puts the IP header in front. `piece`: identification, offset and whether more follow.
-    fn push_network(&mut self, out: &Outgoing, frame: &mut TxFrame, piece: Option<(u32, usize, bool)>) {
-        match (out.source, out.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let length = frame.len() + 20;
-                let ttl = out.ttl.unwrap_or(self.default_ttl);
-                let own = match piece {
-                    Some((ident, ..)) => ident as u16,
-                    None => self.next_ident(source, destination),
-                };
-                let mut packet = Ipv4Packet::new_unchecked(frame.push(20));
-                packet.set_version(4);
-                packet.set_header_len(20);
-                packet.set_dscp(out.tos >> 2);
-                packet.set_ecn(out.tos & 3);
-                packet.set_total_len(u16::try_from(length).unwrap_or(0));
-                packet.clear_flags();
-                packet.set_dont_frag(piece.is_none() && out.fragmenting != Fragmenting::Allowed);
-                packet.set_ident(own);
-                if let Some((_, offset, more)) = piece {
-                    packet.set_frag_offset(offset as u16);
-                    packet.set_more_frags(more);
-                }
-                packet.set_hop_limit(ttl);
-                packet.set_next_header(out.protocol.into());
-                packet.set_src_addr(source);
-                packet.set_dst_addr(destination);
-                packet.set_checksum(0);
-                let sum = checksum::of(packet.into_inner());
-                frame.head_mut()[10..12].copy_from_slice(&sum.to_be_bytes());
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let mut next = out.protocol;
-                if let Some((ident, offset, more)) = piece {
-                    let bytes = frame.push(8);
-                    bytes[0] = next;
-                    let mut header = Ipv6FragmentHeader::new_unchecked(&mut bytes[2..]);
-                    header.set_frag_offset((offset / 8) as u16);
-                    header.set_more_frags(more);
-                    header.set_ident(ident);
-                    next = FRAGMENT;
-                }
-                let length = frame.len();
-                let ttl = out.ttl.unwrap_or(self.default_ttl);
-                let mut packet = Ipv6Packet::new_unchecked(frame.push(40));
-                packet.set_version(6);
-                packet.set_traffic_class(out.tos);
-                packet.set_flow_label(0);
-                packet.set_payload_len(u16::try_from(length).unwrap_or(0));
-                packet.set_next_header(next.into());
-                packet.set_hop_limit(ttl);
-                packet.set_src_addr(source);
-                packet.set_dst_addr(destination);
-            }
-            _ => {}
-        }
-    }
-
-    /// Sends a packet in pieces.
-    fn fragment(&mut self, path: &Path, out: &Outgoing, frame: &TxFrame, mtu: usize) -> Result<(), Error> {
-        let header = if out.destination.is_ipv4() { 20 } else { 48 };
-        let step = mtu.saturating_sub(header) & !7;
-        if step == 0 {
-            return Err(Error::MessageTooLong);
-        }
-        let whole = Chunk::from(frame.flatten());
-        let ident = self.random.u32();
-        let mut at = 0;
-        while at < whole.len() {
-            let end = (at + step).min(whole.len());
-            let mut piece = TxFrame::with_body(whole.slice(at, end));
-            self.push_network(out, &mut piece, Some((ident, at, end < whole.len())));
-            let stats = self.stats.of(out.destination);
-            stats.fragments_created += 1;
-            stats.transmitted += 1;
-            self.link_output(path, out.destination, piece)?;
-            at = end;
-        }
-        self.stats.of(out.destination).fragmented += 1;
-        Ok(())
     }
 
     /// Gives an IP packet to the link of the path.

@@ -8,8 +8,19 @@ use super::chunk::Chunk;
 use super::error::{Error, PacketError};
 use super::events::{Datagram, DatagramSink, Event};
 use super::frame::TxFrame;
-use super::net::{ICMP, ICMPV6, Net, Outgoing, Packet};
+use super::net::{ICMP, ICMPV6, Net, Packet};
+use super::sending::Outgoing;
 use super::slab::{Handle, Slab};
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    pub interface: Option<u32>,
+    /// Where it goes first, if a source route says so.
+    pub hop: Option<IpAddr>,
+    /// Only to what is on a link (MSG_DONTROUTE).
+    pub direct: bool,
+}
 
 /// What an endpoint sees.
 #[derive(Clone, Debug)]
@@ -76,17 +87,9 @@ impl Raw {
                 (packet.data.slice(packet.transport, packet.data.len()), 0)
             };
             let datagram = Datagram {
-                source: packet.source,
-                source_port: 0,
-                destination: packet.destination,
                 destination_port: binding.ident.unwrap_or(0),
-                interface: packet.interface,
-                ttl: packet.ttl,
-                tos: packet.tos,
-                payload,
                 header,
-                arrived: net.now,
-                segment: None,
+                ..packet.datagram(payload, net.now)
             };
             net.events.push(Event::Datagram(endpoint.sink.clone(), datagram));
         }
@@ -99,12 +102,13 @@ impl Raw {
         &mut self,
         net: &mut Net,
         out: &Outgoing,
-        interface: Option<u32>,
+        way: Way,
         payload: &[u8],
         checksum_at: Option<usize>,
     ) -> Result<(), Error> {
         let source = Some(out.source).filter(|ip| !ip.is_unspecified());
-        let path = net.path(out.destination, source, interface)?;
+        let hop = way.hop.unwrap_or(out.destination);
+        let path = net.path_by(hop, source, way.interface, way.direct)?;
         let mut bytes = payload.to_vec();
         if let Some(at) = checksum_at {
             let field = bytes.get_mut(at..at + 2).ok_or(Error::Invalid)?;
@@ -116,25 +120,35 @@ impl Raw {
             sum.add(&bytes);
             bytes[at..at + 2].copy_from_slice(&sum.finish().to_be_bytes());
         }
-        let out = Outgoing { source: path.source, ..*out };
+        let out = Outgoing { source: path.source, destination: hop, ..*out };
         net.output_bytes(&path, &out, &bytes)
     }
 
-    /// Sends a packet of IPv4 whose header the user made (IP_HDRINCL): length, checksum, and source and
-    /// identification if they are zero, are filled as raw(7) says.
+    /// Sends a packet whose header the user made. Of IPv4 (IP_HDRINCL) length, checksum, and source and identification if they
+    /// are zero, are filled as raw(7) says; of IPv6 (IPV6_HDRINCL) nothing.
     pub fn send_with_header(
         &mut self,
         net: &mut Net,
         to: IpAddr,
-        interface: Option<u32>,
+        way: Way,
         bytes: &[u8],
     ) -> Result<(), Error> {
         let mut bytes = bytes.to_vec();
+        if to.is_ipv6() {
+            let path = net.path_by(to, None, way.interface, way.direct)?;
+            if bytes.len() < 40 {
+                return Err(Error::Invalid);
+            }
+            if bytes.len() > path.mtu {
+                return Err(Error::MessageTooLong);
+            }
+            return net.link_output(&path, to, TxFrame::with_body(Chunk::from(bytes)));
+        }
         let header = bytes.first().map_or(0, |first| usize::from(first & 15) * 4);
         if header < 20 || bytes.len() < header || bytes.len() > 65_535 {
             return Err(Error::Invalid);
         }
-        let path = net.path(to, None, interface)?;
+        let path = net.path_by(to, None, way.interface, way.direct)?;
         if bytes.len() > path.mtu {
             return Err(Error::MessageTooLong);
         }
@@ -182,19 +196,16 @@ impl Raw {
         &mut self,
         net: &mut Net,
         from: SocketAddr,
-        to: IpAddr,
-        interface: Option<u32>,
-        ttl: Option<u8>,
+        out: &Outgoing,
+        way: Way,
         message: &[u8],
     ) -> Result<(), Error> {
-        let kind = if to.is_ipv4() { 8 } else { 128 };
+        let kind = if out.destination.is_ipv4() { 8 } else { 128 };
         if message.len() < 8 || message[0] != kind || message[1] != 0 {
             return Err(Error::Invalid);
         }
         let mut bytes = message.to_vec();
         bytes[4..6].copy_from_slice(&from.port().to_be_bytes());
-        let protocol = if to.is_ipv4() { ICMP } else { ICMPV6 };
-        let out = Outgoing { ttl, ..Outgoing::new(from.ip(), to, protocol) };
-        self.send(net, &out, interface, &bytes, Some(2))
+        self.send(net, out, way, &bytes, Some(2))
     }
 }

@@ -33,6 +33,8 @@ struct Queue {
     protocol: u8,
     pieces: BTreeMap<usize, Chunk>,
     received: usize,
+    /// The largest fragment with its headers.
+    largest: usize,
     /// Length of the whole, once the last fragment is there.
     total: Option<usize>,
     until: Time,
@@ -55,6 +57,8 @@ pub struct Whole {
     pub header: Chunk,
     pub protocol: u8,
     pub data: Vec<u8>,
+    /// Bytes of the largest fragment with its headers.
+    pub largest: u32,
 }
 
 #[derive(Default, Debug)]
@@ -92,6 +96,7 @@ impl Reassembly {
             protocol: fragment.protocol,
             pieces: BTreeMap::new(),
             received: 0,
+            largest: 0,
             total: None,
             until: now + life,
             held: 0,
@@ -118,6 +123,9 @@ impl Reassembly {
             queue.protocol = fragment.protocol;
         }
         queue.received += data.len();
+        // A fragment of IPv6 has a header that the whole has not.
+        let headers = fragment.header.len() + if key.source.is_ipv4() { 0 } else { 8 };
+        queue.largest = queue.largest.max(headers + data.len());
         queue.held += cost;
         self.held += cost;
         queue.pieces.insert(fragment.offset, data);
@@ -131,7 +139,8 @@ impl Reassembly {
         for piece in queue.pieces.values() {
             data.extend_from_slice(piece);
         }
-        Ok(Some(Whole { header, protocol: queue.protocol, data }))
+        let largest = u32::try_from(queue.largest).unwrap_or(u32::MAX);
+        Ok(Some(Whole { header, protocol: queue.protocol, data, largest }))
     }
 
     fn drop_queue(&mut self, key: &Key) {

@@ -61,10 +61,15 @@ impl Routes {
     }
 
     /// The best route to a destination, perhaps only through one interface.
-    pub fn lookup(&self, to: IpAddr, interface: Option<u32>, up: impl Fn(u32) -> bool) -> Option<&Route> {
+    pub fn lookup(
+        &self,
+        to: IpAddr,
+        interface: Option<u32>,
+        usable: impl Fn(&Route) -> bool,
+    ) -> Option<&Route> {
         self.table.iter().find(|route| {
             interface.is_none_or(|index| index == route.interface)
-                && up(route.interface)
+                && usable(route)
                 && route.prefix.contains(to)
         })
     }
@@ -151,7 +156,10 @@ mod tests {
         assert_eq!(find("10.0.0.200", None), Some(2));
         assert_eq!(find("1.1.1.1", None), Some(1));
         assert_eq!(find("1.1.1.1", Some(3)), Some(3));
-        assert_eq!(routes.lookup("1.1.1.1".parse().unwrap(), None, |i| i != 1).map(|r| r.interface), Some(3));
+        assert_eq!(
+            routes.lookup("1.1.1.1".parse().unwrap(), None, |r| r.interface != 1).map(|r| r.interface),
+            Some(3)
+        );
         assert_eq!(find("::1", None), None);
     }
 }

@@ -13,7 +13,8 @@ use super::error::{Error, PacketError};
 use super::events::{Datagram, DatagramSink, Event};
 use super::frame::{Body, RxChecksum, SegmentKind, Segmentation, TxFrame};
 use super::icmp::PORT_UNREACHABLE;
-use super::net::{Fragmenting, Net, Outgoing, Packet, UDP};
+use super::net::{Net, Packet, UDP};
+use super::sending::{Extra, Fragmenting, Outgoing};
 use super::slab::{Handle, Slab};
 
 /// Where an endpoint receives.
@@ -73,7 +74,7 @@ struct Endpoint {
 
 /// How a datagram is sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct UdpSend {
+pub struct UdpSend<'a> {
     pub interface: Option<u32>,
     pub ttl: Option<u8>,
     pub tos: u8,
@@ -83,6 +84,11 @@ pub struct UdpSend {
     pub no_checksum: bool,
     /// Cut the payload into datagrams of this size (UDP_SEGMENT).
     pub segment: Option<u16>,
+    /// Where it goes first, if a source route says so.
+    pub hop: Option<IpAddr>,
+    /// Only to what is on a link (MSG_DONTROUTE).
+    pub direct: bool,
+    pub extra: Extra<'a>,
 }
 
 #[derive(Default)]
@@ -144,17 +150,10 @@ impl Udp {
         let local = SocketAddr::new(packet.destination, udp.dst_port());
         let remote = SocketAddr::new(packet.source, udp.src_port());
         let datagram = |payload: Chunk| Datagram {
-            source: remote.ip(),
             source_port: remote.port(),
-            destination: local.ip(),
             destination_port: local.port(),
-            interface: packet.interface,
-            ttl: packet.ttl,
-            tos: packet.tos,
-            payload,
-            header: 0,
-            arrived: net.now,
             segment: packet.segment,
+            ..packet.datagram(payload, net.now)
         };
         let payload = packet.data.slice(packet.transport + 8, packet.transport + length);
         let list = self.ports.get(&local.port()).map(SmallVec::as_slice).unwrap_or_default();
@@ -214,7 +213,7 @@ impl Udp {
         }
         let length: usize = payload.iter().map(|chunk| chunk.len()).sum();
         let source = Some(from.ip()).filter(|ip| !ip.is_unspecified());
-        let path = net.path(to.ip(), source, how.interface)?;
+        let path = net.path_by(how.hop.unwrap_or(to.ip()), source, how.interface, how.direct)?;
         let from = SocketAddr::new(path.source, from.port());
         match how.segment.map(usize::from).filter(|size| *size > 0 && *size < length) {
             None => {
@@ -284,7 +283,8 @@ impl Udp {
             tos: how.tos,
             fragmenting: how.fragmenting,
             ignore_path_mtu: how.ignore_path_mtu,
-            ..Outgoing::new(from.ip(), to.ip(), UDP)
+            extra: how.extra,
+            ..Outgoing::new(from.ip(), how.hop.unwrap_or(to.ip()), UDP)
         };
         net.output(path, &out, frame)
     }

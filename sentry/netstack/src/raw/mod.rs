@@ -7,6 +7,7 @@ use crate::addr::{Endpoint, Family, unspecified};
 use crate::datagram::{Datagram, DatagramBase, SendHow, reachable};
 use crate::env::Waker;
 use crate::error::{NetError, Result};
+use crate::lengths::Way;
 use crate::sieve::Shape;
 use crate::stack::{BindOptions, RawWire, Stack};
 use std::ops::Deref;
@@ -119,7 +120,7 @@ impl RawSocket {
         let bound = self.lock().source();
         let to = reachable(to);
         let (source, device) = how.way(to.ip, bound);
-        let route = self.route(to.ip, source, device, how)?;
+        let route = self.route(how.hop(to.ip), source, device, how)?;
         if self.ping && self.lock().local.port == 0 {
             self.take_ident(0)?;
         }
@@ -149,19 +150,45 @@ impl RawSocket {
         } else {
             None
         };
-        let (source, device) = how.way(to.ip, bound);
-        let route = self.route(to.ip, source, device, how)?;
-        let source = source.unwrap_or(route.source);
+        let (wish, device) = how.way(to.ip, bound);
+        // A header that is there already says all.
+        let plain = SendHow { options: None, extensions: None, ..how.clone() };
+        let how = if raw.header_included { &plain } else { how };
+        let hop = how.hop(to.ip);
+        let route = self.route(hop, wish, device, how)?;
+        let source = wish.unwrap_or(route.source);
+        let way = Way {
+            to: self.told(to, data),
+            hop,
+            route: &route,
+            source: wish,
+            device,
+            protocol: self.protocol,
+        };
         let room = usize::try_from(route.mtu).unwrap_or(usize::MAX);
-        if raw.header_included && data.len() > room {
+        let mut fragment = 0;
+        if !raw.header_included {
+            fragment = self.fits(&way, how, data.len())?;
+        } else if data.len() > room {
+            self.too_long(&way, how, route.mtu, false);
             return Err(NetError::MessageSize);
         }
+        let from = Endpoint::new(source, ident.unwrap_or(0));
+        let beside = how.beside(&self.stack, from, to, self.stack.env.realtime());
         if route.local {
-            return self.send_local(source, to.ip, data, how, raw, ident);
+            return self.send_local(source, to, hop, data, how, raw, ident, &beside, fragment);
         }
         let wire = self.stack.wire().ok_or(NetError::NetworkUnreachable)?;
-        let how = SendHow { device, ..*how };
-        wire.send_raw(self.protocol, Endpoint::new(source, ident.unwrap_or(0)), to, data, &how, raw)
+        let how = SendHow { device, ..how.clone() };
+        wire.send_raw(self.protocol, from, to, data, &how, raw, &beside.extra())
+    }
+
+    /// A destination as reports tell it: messages of ICMPv6 have type and code where others have a port.
+    fn told(&self, to: Endpoint, data: &[u8]) -> Endpoint {
+        match (self.protocol, data) {
+            (ICMPV6, [kind, code, ..]) => to.with_port(u16::from_be_bytes([*kind, *code])),
+            _ => to.with_port(0),
+        }
     }
 
     /// Ping sockets send echo requests and nothing else.

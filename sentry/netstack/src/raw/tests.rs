@@ -2,21 +2,7 @@ use super::*;
 use crate::env::testing::{TestEnv, Told};
 
 fn how() -> SendHow {
-    SendHow {
-        source: None,
-        device: 0,
-        ttl: 64,
-        tos: 0,
-        broadcast: false,
-        multicast_loop: true,
-        multicast_device: 0,
-        multicast_source: None,
-        want_errors: false,
-        discover: 1,
-        no_checksum: false,
-        tag: Default::default(),
-        segment: None,
-    }
+    SendHow::PLAIN
 }
 
 #[test]

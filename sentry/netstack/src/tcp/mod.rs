@@ -312,8 +312,11 @@ impl TcpSocket {
         bump(&self.stack.counters.active_opens);
         inner.phase = Phase::SynSent;
         drop(inner);
+        let settings = self.settings();
         match self.stack.find_listener(from, to) {
             None => self.refused(),
+            // One does not hear the other: the first segments are lost (`IP_MINTTL`).
+            Some(l) if !hear_each_other(to.ip.is_ipv4(), &settings, &l.options()) => {}
             Some(l) => match l.offer(&me, from, to) {
                 Offer::Done(end) => {
                     let mut inner = self.lock();
@@ -694,6 +697,12 @@ pub enum NotOpen {
     /// Was shut, or failed to connect.
     Ended,
     Never,
+}
+
+/// Whether segments of both have as many hops left on arrival here as the other one wants.
+fn hear_each_other(v4: bool, one: &StreamOptions, other: &StreamOptions) -> bool {
+    let hops = |options: &StreamOptions| options.ttl.unwrap_or(64);
+    one.takes(v4, hops(other)) && other.takes(v4, hops(one))
 }
 
 #[cfg(test)]

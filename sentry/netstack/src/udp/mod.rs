@@ -12,14 +12,21 @@ use crate::addr::{Endpoint, Family, unspecified};
 use crate::buf::Buf;
 use crate::counters::bump;
 use crate::datagram::{Datagram, DatagramBase, ErrorReport, SendHow, State, reachable};
+use crate::engine::net::UDP;
 use crate::env::{Events, Waker};
 use crate::error::{NetError, Result};
+use crate::extensions::Arrival;
+use crate::lengths::Way;
 use crate::ports::ClaimId;
 use crate::reuse::{Choice, Chooser};
 use crate::sieve::Shape;
 use crate::stack::{BindOptions, Stack};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
+
+/// The bytes of the header of UDP.
+const HEADER: usize = 8;
+const LITE: u8 = 136;
 
 /// What changes of a UDP socket, beside what all have.
 #[derive(Default)]
@@ -145,7 +152,7 @@ impl UdpSocket {
         let to = reachable(to);
         let bound = state.own.bound_ip.then_some(state.local.ip);
         let (source, device) = how.way(to.ip, bound);
-        let route = self.route(to.ip, source, device, how)?;
+        let route = self.route(how.hop(to.ip), source, device, how)?;
         if !state.own.bound_ip {
             state.local.ip = route.source;
         }
@@ -198,16 +205,23 @@ impl UdpSocket {
             // A source that is nobody's here has no route in IPv4 and is no source in IPv6.
             return Err(if wish.is_ipv4() { NetError::NetworkUnreachable } else { NetError::Invalid });
         }
-        let route = self.route(to.ip, source, device, how)?;
+        let hop = how.hop(to.ip);
+        let route = self.route(hop, source, device, how)?;
+        let way = Way { to, hop, route: &route, source, device, protocol: self.protocol() };
+        let longest = how.segment.map_or(data.len(), |size| data.len().min(size.into()));
+        let fragment = self.fits(&way, how, longest + HEADER)?;
         let multicast = to.ip.is_multicast();
         let from = Endpoint::new(source.unwrap_or(route.source), from_port);
+        let now = self.stack.env.realtime();
+        let beside = how.beside(&self.stack, from, to, now);
         if !route.local {
             let wire = self.stack.wire().ok_or(NetError::NetworkUnreachable)?;
-            let how = SendHow { device, ..*how };
+            let how = SendHow { device, ..how.clone() };
             for data in pieces(&data, how.segment) {
-                if let Err(error) = wire.send_datagram(from, to, data.clone(), &how) {
-                    if error == NetError::MessageSize && how.want_errors {
-                        self.too_long(to, data, wire.path_mtu(to.ip, source, device).unwrap_or(0));
+                if let Err(error) = wire.send_datagram(from, to, data, &how, &beside.extra()) {
+                    if error == NetError::MessageSize {
+                        // The path has just become narrower.
+                        self.too_long(&way, &how, wire.path_mtu(hop, source, device).unwrap_or(0), false);
                     }
                     return Err(error);
                 }
@@ -224,17 +238,28 @@ impl UdpSocket {
         } else {
             self.count_sent(to);
         }
+        let between = match beside.arrive(hop, self.protocol(), now) {
+            Arrival::Taken(between) => between,
+            Arrival::Lost => return Ok(()),
+            Arrival::Problem(code, pointer) => {
+                self.problem(to, hop, code, pointer, data);
+                return Ok(());
+            }
+        };
         let datagram = Datagram {
             from,
             to,
             device: route.device,
             data,
-            time: self.stack.env.realtime(),
+            time: now,
             ttl: how.ttl,
             tos: how.tos,
             drops: 0,
             tag: how.tag,
             segment: how.segment,
+            fragment,
+            between,
+            flow: beside.flow(),
         };
         self.stack.count_local(to.ip, datagram.data.len() as u64 + 28);
         if route.broadcast || multicast {
@@ -255,27 +280,25 @@ impl UdpSocket {
         Ok(())
     }
 
+    fn protocol(&self) -> u8 {
+        if self.lite { LITE } else { UDP }
+    }
+
+    /// Whether a datagram of that many bytes may be sent, now that it is not finished: EMSGSIZE.
+    pub fn check_length(&self, to: Endpoint, length: usize, how: &SendHow) -> Result<()> {
+        let to = reachable(to);
+        let bound = how.source.or(self.lock().source());
+        let (source, device) = how.way(to.ip, bound);
+        let hop = how.hop(to.ip);
+        let route = self.route(hop, source, device, how)?;
+        let way = Way { to, hop, route: &route, source, device, protocol: self.protocol() };
+        self.fits(&way, how, length + HEADER).map(|_| ())
+    }
+
     fn count_sent(&self, to: Endpoint) {
         if !self.lite {
             bump(&self.stack.counters.of(to.ip).udp_out);
         }
-    }
-
-    /// A datagram was too long for its path: the report says what is not.
-    pub fn too_long(&self, to: Endpoint, data: Buf, mtu: u32) {
-        self.lock().report(ErrorReport {
-            error: NetError::MessageSize,
-            // `SO_EE_ORIGIN_LOCAL`
-            origin: 1,
-            kind: 0,
-            code: 0,
-            info: mtu,
-            offender: None,
-            to,
-            data,
-            time: self.stack.env.realtime(),
-        });
-        self.waker.wake(Events::ERR);
     }
 
     /// Nobody has the port: what ICMP would say.
@@ -294,6 +317,7 @@ impl UdpSocket {
                     to: datagram.to,
                     data: datagram.data,
                     time: datagram.time,
+                    extension: None,
                 });
             }
             if !connected && !want {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::env::testing::{TestEnv, Told};
+use crate::extensions::Extensions;
 use std::net::IpAddr;
 
 fn stack() -> Arc<Stack> {
@@ -15,21 +16,7 @@ fn at(ip: &str, port: u16) -> Endpoint {
     Endpoint::new(ip.parse().unwrap(), port)
 }
 
-const HOW: SendHow = SendHow {
-    source: None,
-    device: 0,
-    ttl: 64,
-    tos: 0,
-    broadcast: false,
-    multicast_loop: true,
-    multicast_device: 0,
-    multicast_source: None,
-    want_errors: false,
-    discover: 1,
-    no_checksum: false,
-    tag: crate::datagram::Tag { mark: 0, priority: 0 },
-    segment: None,
-};
+const HOW: SendHow = SendHow::PLAIN;
 
 #[test]
 fn datagrams_find_the_most_special_socket() {
@@ -73,4 +60,43 @@ fn a_v6_wildcard_hears_v4() {
     let (c6, _) = socket(&s, Family::V6);
     c6.send(Some(at("::1", 7000)), Buf::copy_of(b"6"), &HOW, o).unwrap();
     assert_eq!(six.receive().unwrap().unwrap().data.bytes(), b"6");
+}
+
+#[test]
+fn a_flow_has_a_label() {
+    let s = stack();
+    let o = BindOptions::default();
+    let (a, _) = socket(&s, Family::V6);
+    a.bind(at("::1", 5000), o).unwrap();
+    let how = SendHow { auto_flow: true, ..HOW };
+    let flow = |b: &UdpSocket, how: &SendHow| {
+        b.send(Some(at("::1", 5000)), Buf::copy_of(b"x"), how, o).unwrap();
+        a.receive().unwrap().unwrap().flow
+    };
+    let ((b, _), (c, _)) = (socket(&s, Family::V6), socket(&s, Family::V6));
+    let label = flow(&b, &how);
+    assert!(label != 0 && label <= 0xf_ffff);
+    assert_eq!((flow(&b, &how), flow(&b, &HOW)), (label, 0));
+    assert_ne!(flow(&c, &how), label);
+    assert_eq!(flow(&b, &SendHow { flow: 7, ..how.clone() }), 7);
+}
+
+/// Who sends headers and no data fills a queue as well.
+#[test]
+fn headers_count_in_a_queue() {
+    let s = stack();
+    let o = BindOptions::default();
+    let (a, _) = socket(&s, Family::V6);
+    a.bind(at("::1", 5000), o).unwrap();
+    a.set_limit(10_000);
+    let destination = Some([&[0u8, 0][..], &[0x1e, 4, 1, 2, 3, 4]].concat());
+    let long = Extensions { destination, ..Extensions::default() };
+    let how = SendHow { extensions: Some(Arc::new(long)), ..HOW };
+    let (b, _) = socket(&s, Family::V6);
+    for _ in 0..20 {
+        b.send(Some(at("::1", 5000)), Buf::copy_of(b""), &how, o).unwrap();
+    }
+    let with = a.usage().0;
+    let each = (with / 13, with % 13);
+    assert_eq!((a.usage().1, each), (7, (776, 0)));
 }

@@ -18,9 +18,10 @@ use crate::engine::error::{Error, PacketError};
 use crate::engine::events::{self, DatagramSink, Listening, Observer, Ready, Upper};
 use crate::engine::frame::{Body, RxFrame};
 use crate::engine::link::LinkEndpoint;
-use crate::engine::net::Fragmenting;
+use crate::engine::net::UDP;
 use crate::engine::random::Random;
 use crate::engine::route::Route;
+use crate::engine::sending::{Extra, Fragmenting};
 use crate::engine::time::Time;
 use crate::engine::udp::UdpSend;
 use crate::engine::{Engine, Handle};
@@ -34,6 +35,9 @@ use connection::Connection;
 
 /// Connections of all listeners that may wait at once in the engine itself.
 const BACKLOG: usize = 4096;
+
+/// The bytes of the header of UDP.
+const UDP_HEADER: usize = 8;
 
 /// Told when the engine wants to be polled earlier than it said, or of another change that whoever serves the stack should
 /// look at.
@@ -114,6 +118,17 @@ pub(crate) fn name(error: Error) -> NetError {
     }
 }
 
+/// What becomes of a packet of a protocol that is too long, as its sender wants it.
+fn fragmenting(how: &SendHow, to: IpAddr, protocol: u8) -> Fragmenting {
+    match how.discover {
+        _ if how.kept_whole(to, protocol) => Fragmenting::Never,
+        1 => Fragmenting::Here,
+        2 | 3 => Fragmenting::Never,
+        4 => Fragmenting::NotHere,
+        _ => Fragmenting::Allowed,
+    }
+}
+
 fn address(end: Endpoint) -> SocketAddr {
     SocketAddr::new(end.ip, end.port)
 }
@@ -133,6 +148,7 @@ impl PacketWire {
     pub fn new(stack: &Arc<Stack>, alarm: Arc<dyn Alarm>) -> Arc<PacketWire> {
         let wire = Arc::new_cyclic(|me: &Weak<PacketWire>| {
             let mut engine = Engine::new(Box::new(EnvRandom(stack.env.clone())));
+            engine.net.epoch = stack.env.realtime().saturating_sub(stack.env.monotonic());
             let listener = engine.tcp.listen_for_upper(BACKLOG, Arc::new(Arrivals(me.clone())));
             engine.net.upper =
                 Some(Arc::new(Sockets { stack: Arc::downgrade(stack), env: stack.env.clone() }));
@@ -338,26 +354,34 @@ impl Wire for PacketWire {
         data: &[u8],
         how: &SendHow,
         raw: RawHow,
+        extra: &Extra<'_>,
     ) -> Result<()> {
-        raw::send(self, protocol, from, to, data, how, raw)
+        raw::send(self, raw, extra, protocol, from, to, data, how)
     }
 
-    fn send_datagram(&self, from: Endpoint, to: Endpoint, data: Buf, how: &SendHow) -> Result<()> {
+    fn send_datagram(
+        &self,
+        from: Endpoint,
+        to: Endpoint,
+        data: Buf,
+        how: &SendHow,
+        extra: &Extra<'_>,
+    ) -> Result<()> {
         let mut body = Body::new();
         body.push(Chunk::from(data));
         let device = if how.device != 0 { how.device } else { to.scope };
+        let hop = how.hop(to.ip);
         let how = UdpSend {
             ttl: (how.ttl != 0).then_some(how.ttl),
             tos: how.tos,
             interface: (device != 0).then_some(device),
-            fragmenting: match how.discover {
-                1 => Fragmenting::Here,
-                2 | 3 => Fragmenting::Never,
-                _ => Fragmenting::Allowed,
-            },
+            fragmenting: fragmenting(how, to.ip, UDP),
             ignore_path_mtu: how.discover >= 3,
             no_checksum: how.no_checksum,
             segment: None,
+            hop: (hop != to.ip).then_some(hop),
+            direct: how.direct && to.ip.is_ipv4(),
+            extra: *extra,
         };
         self.with(|engine| engine.udp.send(&mut engine.net, address(from), address(to), &how, body))
             .map_err(name)?;
@@ -426,6 +450,9 @@ impl DatagramSink for Sockets {
             tag: Tag::default(),
             // What the link has joined is taken apart by the sockets.
             segment,
+            fragment: datagram.fragment,
+            between: datagram.between,
+            flow: datagram.flow,
         };
         if many {
             stack.deliver_to_many(&datagram, false);
@@ -439,13 +466,13 @@ impl DatagramSink for Sockets {
         let Some(stack) = self.stack.upgrade() else { return };
         let (own, peer) = error.ports();
         let to = Endpoint::new(error.remote, peer);
-        let report = report(error, to, self.env.realtime());
+        let report = report(error, to, self.env.realtime(), UDP_HEADER);
         stack.datagram_error(Endpoint::new(error.local, own), to, error.interface, report, error.hard);
     }
 }
 
-/// An error of the network as sockets tell it (`struct sock_extended_err`).
-fn report(error: &PacketError, to: Endpoint, time: u64) -> ErrorReport {
+/// An error of the network as sockets tell it (`struct sock_extended_err`), without so many bytes of what was sent.
+fn report(error: &PacketError, to: Endpoint, time: u64, header: usize) -> ErrorReport {
     ErrorReport {
         error: name(error.error),
         origin: match (error.icmp, error.local.is_ipv4()) {
@@ -455,10 +482,13 @@ fn report(error: &PacketError, to: Endpoint, time: u64) -> ErrorReport {
         },
         kind: error.icmp.map_or(0, |(kind, ..)| kind),
         code: error.icmp.map_or(0, |(_, code, _)| code),
-        info: error.mtu.and_then(|mtu| u32::try_from(mtu).ok()).unwrap_or(0),
+        info: error.info,
         offender: error.icmp.map(|(.., from)| from),
         to,
-        data: Buf::from(error.quote.slice(8, error.quote.len())),
+        data: Buf::from(error.quote.slice(header, error.quote.len())),
         time,
+        extension: error
+            .extension
+            .and_then(|(at, sound)| Some((at.checked_sub(u16::try_from(header).ok()?)?, sound))),
     }
 }

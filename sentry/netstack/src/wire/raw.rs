@@ -1,14 +1,14 @@
 //! Raw and ping sockets on the packet engine.
 
-use super::{PacketWire, name, report};
+use super::{PacketWire, fragmenting, name, report};
 use crate::addr::Endpoint;
 use crate::buf::Buf;
 use crate::datagram::{Datagram, SendHow};
 use crate::engine::Handle;
 use crate::engine::error::PacketError;
 use crate::engine::events::{self, DatagramSink};
-use crate::engine::net::Outgoing;
-use crate::engine::raw::RawBinding;
+use crate::engine::raw::{RawBinding, Way};
+use crate::engine::sending::{Extra, Outgoing};
 use crate::error::Result;
 use crate::raw::{ICMPV6, RawHow, RawSocket};
 use crate::stack::RawWire;
@@ -67,6 +67,9 @@ impl DatagramSink for Sink {
                 drops: 0,
                 tag: Default::default(),
                 segment: None,
+                fragment: datagram.fragment,
+                between: datagram.between,
+                flow: datagram.flow,
             },
             kind,
         );
@@ -74,7 +77,7 @@ impl DatagramSink for Sink {
 
     fn error(&self, error: &PacketError) {
         let Some(socket) = self.0.upgrade() else { return };
-        let report = report(error, Endpoint::new(error.remote, 0), socket.stack().env.realtime());
+        let report = report(error, Endpoint::new(error.remote, 0), socket.stack().env.realtime(), 0);
         socket.reported(report, error.hard);
     }
 }
@@ -82,27 +85,39 @@ impl DatagramSink for Sink {
 /// Sends a packet of a socket.
 pub(super) fn send(
     wire: &PacketWire,
+    raw: RawHow,
+    extra: &Extra<'_>,
     protocol: u8,
     from: Endpoint,
     to: Endpoint,
     data: &[u8],
     how: &SendHow,
-    raw: RawHow,
 ) -> Result<()> {
     let device = if how.device != 0 { how.device } else { to.scope };
-    let interface = (device != 0).then_some(device);
-    let ttl = (how.ttl != 0).then_some(how.ttl);
+    let hop = how.hop(to.ip);
+    let way = Way {
+        interface: (device != 0).then_some(device),
+        hop: (hop != to.ip).then_some(hop),
+        direct: how.direct && to.ip.is_ipv4(),
+    };
+    let out = Outgoing {
+        ttl: (how.ttl != 0).then_some(how.ttl),
+        tos: how.tos,
+        fragmenting: fragmenting(how, to.ip, protocol),
+        ignore_path_mtu: how.discover >= 3,
+        extra: *extra,
+        ..Outgoing::new(from.ip, to.ip, protocol)
+    };
     wire.with(|engine| {
         let (net, raws) = (&mut engine.net, &mut engine.raw);
         if from.port != 0 {
-            return raws.ping(net, super::address(from), to.ip, interface, ttl, data);
+            return raws.ping(net, super::address(from), &out, way, data);
         }
         if raw.header_included {
-            return raws.send_with_header(net, to.ip, interface, data);
+            return raws.send_with_header(net, to.ip, way, data);
         }
-        let out = Outgoing { ttl, tos: how.tos, ..Outgoing::new(from.ip, to.ip, protocol) };
         let checksum_at = if protocol == ICMPV6 { Some(2) } else { raw.checksum_at };
-        raws.send(net, &out, interface, data, checksum_at)
+        raws.send(net, &out, way, data, checksum_at)
     })
     .map_err(name)
 }

@@ -5,6 +5,7 @@ use crate::addr::Family;
 use crate::engine::link::{Capabilities, Medium};
 use crate::engine::pair::{Impairment, PairLink};
 use crate::env::testing::{TestEnv, Told};
+use crate::interface::RouteLine;
 use crate::tcp::{TakeHow, TcpSocket};
 use crate::udp::UdpSocket;
 
@@ -102,22 +103,8 @@ fn datagrams_without_a_checksum_are_for_who_wants_them() {
             socket
         })
         .collect();
-    let plain = SendHow {
-        source: None,
-        device: 0,
-        ttl: 64,
-        tos: 0,
-        broadcast: false,
-        multicast_loop: false,
-        multicast_device: 0,
-        multicast_source: None,
-        want_errors: false,
-        discover: 1,
-        no_checksum: false,
-        tag: Tag::default(),
-        segment: None,
-    };
-    let bare = SendHow { no_checksum: true, ..plain };
+    let plain = SendHow { multicast_loop: false, ..SendHow::PLAIN };
+    let bare = SendHow { no_checksum: true, ..plain.clone() };
     let arrives = |how: &SendHow| {
         sockets[0].send(Some(end6(1, 99)), Buf::copy_of(b"hello"), how, O).unwrap();
         run(&hosts, &cable, &env);
@@ -127,9 +114,60 @@ fn datagrams_without_a_checksum_are_for_who_wants_them() {
     sockets[1].set_unchecked(true);
     assert!(arrives(&plain) && arrives(&bare));
     // What is cut is several datagrams on the wire.
-    let cut = SendHow { segment: Some(2), ..plain };
+    let cut = SendHow { segment: Some(2), ..plain.clone() };
     assert!(arrives(&cut));
     let rest: Vec<_> =
         std::iter::from_fn(|| sockets[1].receive().ok().flatten()).map(|d| d.data.len()).collect();
     assert_eq!(rest, [2, 1]);
+}
+
+#[test]
+fn too_long_for_the_path_is_told_with_its_mtu() {
+    let (hosts, cable, env) = hosts();
+    let socket = UdpSocket::new(&hosts[0].stack, Family::V4, false, Arc::new(Told::default()));
+    let how = SendHow { discover: 2, want_errors: true, ..SendHow::PLAIN };
+    let other = UdpSocket::new(&hosts[1].stack, Family::V4, false, Arc::new(Told::default()));
+    other.bind(end(1, 53), O).unwrap();
+    let send =
+        |length: usize, how: &SendHow| socket.send(Some(end(1, 53)), Buf::from_vec(vec![1; length]), how, O);
+    assert_eq!(send(1472, &how), Ok(()));
+    assert_eq!(send(1473, &how), Err(NetError::MessageSize));
+    assert_eq!(socket.receive_report().map(|r| (r.info, r.origin, r.data.len())), Ok((1500, 1, 0)));
+    // A router says that the path is narrower.
+    hosts[0].wire.with(|engine| engine.net.pmtu.lower(end(1, 0).ip, 1400, engine.net.now));
+    assert_eq!(send(1400, &how), Err(NetError::MessageSize));
+    assert_eq!(socket.receive_report().map(|r| r.info), Ok(1400));
+    assert_eq!(hosts[0].stack.path_mtu(end(1, 0).ip, None, 0), Ok(1400));
+    for (discover, sent) in [(0, Ok(())), (1, Ok(())), (3, Ok(())), (4, Ok(())), (5, Ok(()))] {
+        assert_eq!(send(1400, &SendHow { discover, ..how.clone() }), sent, "{discover}");
+        run(&hosts, &cable, &env);
+    }
+    let mut came = Vec::new();
+    while let Ok(Some(d)) = other.receive() {
+        came.push((d.data.len(), d.fragment));
+    }
+    assert_eq!(came, [(1472, 0), (1400, 1396), (1400, 1396), (1400, 0), (1400, 0), (1400, 0)]);
+}
+
+#[test]
+fn what_must_not_be_routed_goes_to_neighbours_only() {
+    let (hosts, cable, env) = hosts();
+    let line = RouteLine {
+        to: std::net::IpAddr::from([0, 0, 0, 0]),
+        prefix: 0,
+        gateway: Some(end(1, 0).ip),
+        device: hosts[0].index,
+        source: None,
+        metric: 0,
+        protocol: 3,
+    };
+    hosts[0].stack.interfaces.add_route(line).unwrap();
+    let socket = UdpSocket::new(&hosts[0].stack, Family::V4, false, Arc::new(Told::default()));
+    let far = Endpoint::new(std::net::IpAddr::from([198, 51, 100, 1]), 9);
+    let direct = SendHow { direct: true, ..SendHow::PLAIN };
+    let send = |to: Endpoint, how: &SendHow| socket.send(Some(to), Buf::copy_of(b"x"), how, O);
+    assert_eq!(send(far, &SendHow::PLAIN), Ok(()));
+    assert_eq!(send(far, &direct), Err(NetError::NetworkUnreachable));
+    assert_eq!(send(end(1, 9), &direct), Ok(()));
+    run(&hosts, &cable, &env);
 }

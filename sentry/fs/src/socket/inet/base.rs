@@ -3,10 +3,11 @@
 
 use super::address;
 use super::control::SendControl;
+use super::headers::{Said, StickyCell, is_extension};
 use super::options::{InetOptions, SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, encode, ip, ipv6, number, tcp, udp};
 use super::stacks::{QueueWaker, errno};
 use crate::socket::filter::Asked;
-use crate::socket::{Received, SockOptions};
+use crate::socket::{ControlMessage, Received, SockOptions};
 use abi::poll::PollEvents;
 use abi::socket::{
     MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, SHUT_RD, SHUT_RDWR, SHUT_WR, SOL_SOCKET, so,
@@ -42,6 +43,7 @@ pub struct Base {
     /// Interface and address of `IP_MULTICAST_IF`.
     pub multicast_device: AtomicU32,
     pub multicast_source: AtomicU32,
+    pub(super) sticky: StickyCell,
     pub uid: AtomicU32,
     pub ino: AtomicU64,
     /// Addresses of nobody may be bound to (`ip_nonlocal_bind`).
@@ -91,6 +93,7 @@ impl Base {
             sticky_device: AtomicU32::new(0),
             multicast_device: AtomicU32::new(0),
             multicast_source: AtomicU32::new(0),
+            sticky: StickyCell::default(),
             uid: AtomicU32::new(uid),
             ino: AtomicU64::new(0),
             anywhere: AtomicBool::new(false),
@@ -146,6 +149,7 @@ impl Base {
             sticky_device: AtomicU32::new(self.sticky_device.load(Ordering::Relaxed)),
             multicast_device: AtomicU32::new(self.multicast_device.load(Ordering::Relaxed)),
             multicast_source: AtomicU32::new(self.multicast_source.load(Ordering::Relaxed)),
+            sticky: StickyCell::new(self.sticky().clone()),
             uid: AtomicU32::new(self.uid.load(Ordering::Relaxed)),
             ino: AtomicU64::new(0),
             anywhere: AtomicBool::new(self.anywhere.load(Ordering::Relaxed)),
@@ -218,6 +222,16 @@ impl Base {
         Ok(e)
     }
 
+    /// An address to connect to: EINVAL for one that means something on a link only, without a link.
+    pub fn check_scope(&self, to: Endpoint) -> Result<()> {
+        let IpAddr::V6(ip) = to.ip else { return Ok(()) };
+        let multicast = ip.is_multicast();
+        let of_link = ip.is_unicast_link_local() || multicast && matches!(ip.octets()[1] & 15, 1 | 2);
+        let bound = self.device.load(Ordering::Relaxed) != 0
+            || multicast && self.multicast_device.load(Ordering::Relaxed) != 0;
+        if of_link && to.scope == 0 && !bound { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
     /// Time to live and type of service of what is sent to an address.
     pub fn ttl_tos(&self, to: IpAddr) -> (u8, u8) {
         let n = &self.numbers;
@@ -252,12 +266,15 @@ impl Base {
     }
 
     /// How a datagram goes to an address.
-    pub fn how(&self, to: IpAddr, c: &SendControl) -> SendHow {
+    pub fn how(&self, to: IpAddr, c: &SendControl, said: &Said) -> SendHow {
         let (ttl, tos) = self.ttl_tos(to);
         let n = &self.numbers;
         let v4 = to.is_ipv4();
         let source = self.multicast_source.load(Ordering::Relaxed);
         let (mark, priority) = self.options.tag();
+        let sticky = self.sticky().clone();
+        let set_pieces = !v4 && n.switched_on(SOL_IPV6, ipv6::MTU);
+        let pieces = if set_pieces { n.get(SOL_IPV6, ipv6::MTU).unwrap_or(0) } else { 0 };
         SendHow {
             source: c.source,
             device: if c.device != 0 { c.device } else { self.device_to(to) },
@@ -278,6 +295,19 @@ impl Base {
                 priority: c.priority.unwrap_or(priority).cast_unsigned(),
             },
             segment: None,
+            dont_fragment: said
+                .dont_fragment
+                .unwrap_or_else(|| !v4 && n.switched_on(SOL_IPV6, ipv6::DONTFRAG)),
+            pieces: pieces.cast_unsigned(),
+            direct: said.direct || self.options.dont_route(),
+            flow: said.flow.unwrap_or(sticky.flow),
+            auto_flow: !v4 && n.on(SOL_IPV6, ipv6::AUTOFLOWLABEL),
+            options: said.options.clone().or(sticky.options),
+            // Those of one message are in place of all that are set.
+            extensions: match said.extensions.is_empty() {
+                true => sticky.extensions,
+                false => Some(Arc::new(said.extensions.clone())),
+            },
         }
     }
 
@@ -291,6 +321,9 @@ impl Base {
     ) -> Result<Received> {
         if flags & MSG_ERRQUEUE != 0 {
             return self.receive_report(socket, dst);
+        }
+        if let Some((to, mtu)) = socket.take_path_mtu() {
+            return Ok(self.path_mtu_told(to, mtu));
         }
         let peek = flags & MSG_PEEK != 0;
         let found = if peek { socket.peek(skip) } else { socket.receive().map(|d| d.map(|d| (d, 0))) };
@@ -313,6 +346,15 @@ impl Base {
             control: self.control(&d),
             ..Received::default()
         })
+    }
+
+    /// `IPV6_RECVPATHMTU`: what a datagram was too long for.
+    fn path_mtu_told(&self, to: Endpoint, mtu: u32) -> Received {
+        let mut data = self.encode(to);
+        let from = Some(data.clone());
+        data.extend(mtu.to_ne_bytes());
+        let control = vec![ControlMessage { level: SOL_IPV6, kind: ipv6::PATHMTU, data }];
+        Received { from, control, ..Received::default() }
     }
 
     fn receive_report<P>(&self, socket: &DatagramBase<P>, dst: &mut dyn Sink) -> Result<Received> {
@@ -350,6 +392,7 @@ impl Base {
             (SOL_IP, ip::RECVERR) | (SOL_IPV6, ipv6::RECVERR) => {
                 socket.set_want_errors(self.wants_errors(v4))
             }
+            (SOL_IPV6, ipv6::RECVPATHMTU) => socket.set_want_path_mtu(self.numbers.on(level, name)),
             (SOL_IP, ip::MTU_DISCOVER) | (SOL_IPV6, ipv6::MTU_DISCOVER) => {
                 socket.set_discover(self.discover(v4))
             }
@@ -394,7 +437,7 @@ impl Base {
                         .min(65535);
                     Ok(encode(level, i32::try_from(mtu).unwrap_or(0), want))
                 }
-                ip::OPTIONS => Ok(Vec::new()),
+                ip::OPTIONS => Ok(self.sticky().options.as_ref().map_or(Vec::new(), |o| o.told().to_vec())),
                 ip::MULTICAST_IF => Ok(self.multicast_source.load(Ordering::Relaxed).to_be_bytes().to_vec()),
                 _ => match self.numbers.get(level, name) {
                     Some(v) => Ok(encode(level, v, want)),
@@ -419,6 +462,8 @@ impl Base {
                     out.extend(mtu.unwrap_or(1500).to_ne_bytes());
                     Ok(out)
                 }
+                ipv6::ADDR_PREFERENCES => Ok(self.preferences().to_ne_bytes().to_vec()),
+                name if is_extension(name) => Ok(self.get_extension(name)),
                 ipv6::MULTICAST_IF => {
                     Ok(self.multicast_device.load(Ordering::Relaxed).to_ne_bytes().to_vec())
                 }
@@ -471,8 +516,8 @@ impl Base {
             },
             SOL_IP => match name {
                 ip::MULTICAST_IF => self.set_multicast_if(value),
-                // Nothing is sent with options; an empty list is what there is.
-                ip::OPTIONS if value.is_empty() => Ok(()),
+                ip::OPTIONS => self.set_options(cx, value),
+                ip::RECVFRAGSIZE if self.stream => Err(Errno::EINVAL),
                 ip::MULTICAST_TTL if self.stream => Err(Errno::EINVAL),
                 ip::UNICAST_IF => self.set_unicast_if(level, name, value),
                 ip::LOCAL_PORT_RANGE => {
@@ -519,6 +564,15 @@ impl Base {
                     Ok(())
                 }
                 ipv6::V6ONLY if bound => Err(Errno::EINVAL),
+                ipv6::ADDR_PREFERENCES => self.set_preferences(value),
+                name if is_extension(name) => self.set_extension(cx, name, value),
+                ipv6::MTU => match number(level, value)? {
+                    v if v != 0 && v < 1280 => Err(Errno::EINVAL),
+                    v => {
+                        self.numbers.put(level, name, v);
+                        Ok(())
+                    }
+                },
                 ipv6::MULTICAST_HOPS if self.stream => Err(Errno::ENOPROTOOPT),
                 ipv6::UNICAST_IF => self.set_unicast_if(level, name, value),
                 ipv6::TCLASS if self.stream => {

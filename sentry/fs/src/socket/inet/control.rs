@@ -2,6 +2,7 @@
 
 use super::address::{encode, encode4, octets6};
 use super::base::Base;
+use super::headers::Said;
 use super::options::{SOL_IP, SOL_IPV6, SOL_UDP, ip, ipv6, udp};
 use super::stacks::errno;
 use crate::socket::ControlMessage;
@@ -43,9 +44,13 @@ impl Base {
                 if n.on(SOL_IP, ip::RECVTOS) {
                     out.push(ControlMessage { level: SOL_IP, kind: ip::TOS, data: vec![from.tos] });
                 }
+                self.told4(from, &mut out);
                 if n.on(SOL_IP, ip::RECVORIGDSTADDR) {
                     let data = encode4(to, from.to.port);
                     out.push(ControlMessage { level: SOL_IP, kind: ip::RECVORIGDSTADDR, data });
+                }
+                if from.fragment > 0 && n.on(SOL_IP, ip::RECVFRAGSIZE) {
+                    out.push(ControlMessage::int(SOL_IP, ip::RECVFRAGSIZE, from.fragment.cast_signed()));
                 }
             }
             IpAddr::V6(_) => {
@@ -58,9 +63,14 @@ impl Base {
                 if n.on(SOL_IPV6, ipv6::RECVTCLASS) {
                     out.push(ControlMessage::int(SOL_IPV6, ipv6::TCLASS, from.tos.into()));
                 }
+                self.told6(from, &mut out);
                 if n.on(SOL_IPV6, ipv6::RECVORIGDSTADDR) {
                     let data = encode(Family::V6, from.to);
                     out.push(ControlMessage { level: SOL_IPV6, kind: ipv6::RECVORIGDSTADDR, data });
+                }
+                if from.fragment > 0 && n.on(SOL_IPV6, ipv6::RECVFRAGSIZE) {
+                    let size = from.fragment.cast_signed();
+                    out.push(ControlMessage::int(SOL_IPV6, ipv6::RECVFRAGSIZE, size));
                 }
             }
         }
@@ -69,9 +79,18 @@ impl Base {
 
     /// `struct sock_extended_err` with the address of who reported it.
     pub fn error_report(&self, r: &ErrorReport) -> ControlMessage {
-        let offender = r.offender.map_or(Endpoint::any(self.family), |o| Endpoint::new(o, 0));
+        let offender = r.offender.map(|o| Endpoint::new(o, 0));
         let number = u32::from(errno(r.error).raw());
-        extended_error(self.family, number, [r.origin, r.kind, r.code], [r.info, 0], Some(offender))
+        let (level, name) = match r.to.ip {
+            IpAddr::V4(_) => (SOL_IP, ip::RECVERR_RFC4884),
+            IpAddr::V6(_) => (SOL_IPV6, ipv6::RECVERR_RFC4884),
+        };
+        // `struct sock_ee_data_rfc4884`: where the extensions begin, and whether they are wrong.
+        let extension = r.extension.filter(|_| self.numbers.on(level, name)).map_or(0, |(at, sound)| {
+            let [a, b] = at.to_ne_bytes();
+            u32::from_ne_bytes([a, b, u8::from(!sound), 0])
+        });
+        extended_error(self.family, number, [r.origin, r.kind, r.code], [r.info, extension], offender)
     }
 }
 
@@ -127,10 +146,20 @@ pub fn check_rights(cx: &Caller<'_>, control: &SendControl) -> Result<()> {
     if (control.mark.is_some() || urgent) && !may { Err(Errno::EPERM) } else { Ok(()) }
 }
 
-/// Reads the control messages of a sender: EINVAL.
+/// Reads the control messages of a sender that say nothing of headers: EINVAL.
 pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendControl> {
+    let (out, said) = all_control(family, list, false)?;
+    if said.is_plain() { Ok(out) } else { Err(Errno::EINVAL) }
+}
+
+/// Reads the control messages of a sender: EINVAL, EPERM. `raw`: it has `CAP_NET_RAW`.
+pub fn all_control(family: Family, list: &[ControlMessage], raw: bool) -> Result<(SendControl, Said)> {
     let mut out = SendControl::default();
+    let mut said = Said::default();
     for m in list {
+        if !(m.level == SOL_IPV6 && family == Family::V4) && said.take(m, raw)? {
+            continue;
+        }
         let int = || -> Result<i32> {
             let raw: [u8; 4] = m.data.get(..4).and_then(|d| d.try_into().ok()).ok_or(Errno::EINVAL)?;
             Ok(i32::from_ne_bytes(raw))
@@ -164,7 +193,7 @@ pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendContr
                 };
                 out.tos = Some(u8::try_from(v).map_err(|_| Errno::EINVAL)?);
             }
-            (SOL_IPV6, ipv6::PKTINFO) if family == Family::V6 && m.data.len() >= 20 => {
+            (SOL_IPV6, ipv6::PKTINFO | ipv6::OLD_PKTINFO) if family == Family::V6 && m.data.len() >= 20 => {
                 out.device = u32::from_ne_bytes(word(16));
                 let raw: [u8; 16] = m.data[..16].try_into().unwrap_or_default();
                 let a = netstack::canonical(IpAddr::V6(Ipv6Addr::from(raw)));
@@ -172,7 +201,7 @@ pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendContr
                     out.source = Some(a);
                 }
             }
-            (SOL_IPV6, ipv6::HOPLIMIT) if family == Family::V6 => match int()? {
+            (SOL_IPV6, ipv6::HOPLIMIT | ipv6::OLD_HOPLIMIT) if family == Family::V6 => match int()? {
                 -1 => {}
                 v => out.ttl = Some(u8::try_from(v).map_err(|_| Errno::EINVAL)?),
             },
@@ -188,5 +217,5 @@ pub fn send_control(family: Family, list: &[ControlMessage]) -> Result<SendContr
             _ => {}
         }
     }
-    Ok(out)
+    Ok((out, said))
 }

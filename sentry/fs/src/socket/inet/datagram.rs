@@ -2,13 +2,14 @@
 
 use super::address;
 use super::base::{Base, choose_by, directions, queue_ioctl, sieve, take_all};
-use super::control::{SendControl, check_rights, send_control};
+use super::control::{SendControl, all_control, check_rights};
 use super::groups::is_membership;
+use super::headers::{Said, may_raw};
 use super::options::{SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP, SOL_UDPLITE, ip, ipv6, number, udp};
 use super::stacks::errno;
 use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
-use abi::socket::{AF_UNSPEC, MSG_MORE, MSG_OOB, MSG_ZEROCOPY, SOL_SOCKET, so};
+use abi::socket::{AF_UNSPEC, MSG_DONTROUTE, MSG_MORE, MSG_OOB, MSG_ZEROCOPY, SOL_SOCKET, so};
 use abi::{Errno, Result};
 use kernel::bpf::Program;
 use kernel::io::Sink;
@@ -20,16 +21,12 @@ use netstack::{Buf, Endpoint, Family};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The largest datagram over IPv4, without headers.
-const MAX4: usize = 65507;
-/// The same over IPv6.
-const MAX6: usize = 65527;
-
 /// A datagram that several calls make (`MSG_MORE`, `UDP_CORK`).
 struct Held {
     to: Option<Endpoint>,
     target: Endpoint,
     control: SendControl,
+    said: Said,
     data: Vec<u8>,
 }
 
@@ -69,9 +66,10 @@ impl InetDatagram {
         to: Option<Endpoint>,
         target: Endpoint,
         control: &SendControl,
+        said: &Said,
         raw: Vec<u8>,
     ) -> Result<()> {
-        let mut how = self.base.how(target.ip, control);
+        let mut how = self.base.how(target.ip, control, said);
         let options = self.base.bind_options();
         let segment = control.segment.map_or(self.segment.load(Ordering::Relaxed), u32::from) as usize;
         if segment > 0 && segment < raw.len() {
@@ -89,14 +87,25 @@ impl InetDatagram {
         to: Option<Endpoint>,
         target: Endpoint,
         control: SendControl,
+        said: Said,
         raw: &[u8],
-        most: usize,
     ) -> Result<()> {
-        let mut held = self.held.lock();
-        let h = held.get_or_insert_with(|| Held { to, target, control, data: Vec::new() });
-        if h.data.len() + raw.len() > most {
-            return Err(Errno::EMSGSIZE);
+        let (target, how, length) = {
+            let held = self.held.lock();
+            let length = held.as_ref().map_or(0, |h| h.data.len());
+            let (target, control, said) = held
+                .as_ref()
+                .map_or((target, control, said.clone()), |h| (h.target, h.control, h.said.clone()));
+            drop(held);
+            (target, self.base.how(target.ip, &control, &said), length + raw.len())
+        };
+        if let Err(e) = self.udp.check_length(target, length, &how) {
+            // What came before is lost with it.
+            *self.held.lock() = None;
+            return Err(errno(e));
         }
+        let mut held = self.held.lock();
+        let h = held.get_or_insert_with(|| Held { to, target, control, said, data: Vec::new() });
         h.data.extend_from_slice(raw);
         Ok(())
     }
@@ -104,16 +113,7 @@ impl InetDatagram {
     /// Sends what is held.
     fn flush(&self) -> Result<()> {
         let Some(h) = self.held.lock().take() else { return Ok(()) };
-        self.dispatch(h.to, h.target, &h.control, h.data)
-    }
-
-    /// A datagram longer than any packet: who asked for reports gets one, with the size there is.
-    fn too_long(&self, target: Endpoint, most: usize) {
-        if !self.base.wants_errors(target.ip.is_ipv4()) {
-            return;
-        }
-        let mtu = self.base.stack.route(target.ip, None, 0).map_or(most + 28, |r| r.mtu as usize);
-        self.udp.too_long(target, Buf::from_vec(Vec::new()), u32::try_from(mtu.min(65535)).unwrap_or(0));
+        self.dispatch(h.to, h.target, &h.control, &h.said, h.data)
     }
 }
 
@@ -153,7 +153,9 @@ impl SocketOps for InetDatagram {
             return Ok(());
         }
         let to = self.base.check_reach(addr, true)?;
-        let how = self.base.how(to.ip, &SendControl::default());
+        self.base.check_scope(to)?;
+        self.base.sticky().flow = self.base.flow_of(addr).unwrap_or(0);
+        let how = self.base.how(to.ip, &SendControl::default(), &Said::default());
         self.udp.connect(to, self.base.bind_options(), &how).map_err(errno)
     }
 
@@ -183,23 +185,20 @@ impl SocketOps for InetDatagram {
         };
         let held = self.held.lock().as_ref().map(|h| h.target);
         let target = held.or(to).or(self.udp.remote()).ok_or(Errno::EDESTADDRREQ)?;
-        let control = send_control(self.base.family, &args.control)?;
+        let (control, mut said) = all_control(self.base.family, &args.control, may_raw(cx))?;
         check_rights(cx, &control)?;
-        let most = if target.ip.is_ipv4() { MAX4 } else { MAX6 };
-        if len > most {
-            self.too_long(target, most);
-            return Err(Errno::EMSGSIZE);
-        }
+        said.direct = args.flags & MSG_DONTROUTE != 0;
+        said.flow = said.flow.or_else(|| self.base.flow_of(args.to?));
         let raw = take_all(args.data)?;
         let more = args.flags & MSG_MORE != 0 || self.base.numbers.on(SOL_UDP, udp::CORK);
         if more || held.is_some() {
-            self.hold(to, target, control, &raw, most)?;
+            self.hold(to, target, control, said, &raw)?;
             if !more {
                 self.flush()?;
             }
             return Ok(len);
         }
-        self.dispatch(to, target, &control, raw)?;
+        self.dispatch(to, target, &control, &said, raw)?;
         if args.flags & MSG_ZEROCOPY != 0 && self.base.options.zerocopy() {
             self.base.sent_zerocopy();
         }

@@ -6,6 +6,7 @@ pub mod control;
 mod cork;
 mod datagram;
 pub mod groups;
+mod headers;
 pub mod options;
 mod raw;
 mod stacks;

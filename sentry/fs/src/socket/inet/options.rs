@@ -20,6 +20,8 @@ pub mod ip {
     pub const TTL: i32 = 2;
     pub const HDRINCL: i32 = 3;
     pub const OPTIONS: i32 = 4;
+    pub const RECVOPTS: i32 = 6;
+    pub const RETOPTS: i32 = 7;
     pub const PKTINFO: i32 = 8;
     pub const MTU_DISCOVER: i32 = 10;
     pub const RECVERR: i32 = 11;
@@ -51,7 +53,11 @@ pub mod ip {
     pub const LOCAL_PORT_RANGE: i32 = 51;
     pub const ROUTER_ALERT: i32 = 5;
     pub const PASSSEC: i32 = 18;
+    pub const MINTTL: i32 = 21;
     pub const NODEFRAG: i32 = 22;
+    pub const CHECKSUM: i32 = 23;
+    pub const RECVFRAGSIZE: i32 = 25;
+    pub const RECVERR_RFC4884: i32 = 26;
 }
 
 pub mod udp {
@@ -63,27 +69,51 @@ pub mod udp {
 }
 
 pub mod ipv6 {
+    /// Those of RFC 2292 (`IPV6_2292PKTINFO` and its kin).
+    pub const OLD_PKTINFO: i32 = 2;
+    pub const OLD_HOPOPTS: i32 = 3;
+    pub const OLD_DSTOPTS: i32 = 4;
+    pub const OLD_RTHDR: i32 = 5;
+    pub const OLD_HOPLIMIT: i32 = 8;
+    pub const FLOWINFO: i32 = 11;
     pub const UNICAST_HOPS: i32 = 16;
     pub const MULTICAST_IF: i32 = 17;
     pub const MULTICAST_HOPS: i32 = 18;
     pub const MULTICAST_LOOP: i32 = 19;
     pub const JOIN_GROUP: i32 = 20;
     pub const LEAVE_GROUP: i32 = 21;
+    pub const ROUTER_ALERT: i32 = 22;
     pub const MTU_DISCOVER: i32 = 23;
     pub const MTU: i32 = 24;
     pub const RECVERR: i32 = 25;
     pub const V6ONLY: i32 = 26;
     pub const MULTICAST_ALL: i32 = 29;
+    pub const RECVERR_RFC4884: i32 = 31;
+    pub const FLOWINFO_SEND: i32 = 33;
+    pub const HDRINCL: i32 = 36;
     pub const RECVPKTINFO: i32 = 49;
     pub const PKTINFO: i32 = 50;
     pub const RECVHOPLIMIT: i32 = 51;
     pub const HOPLIMIT: i32 = 52;
+    pub const RECVHOPOPTS: i32 = 53;
+    pub const HOPOPTS: i32 = 54;
+    pub const RTHDRDSTOPTS: i32 = 55;
+    pub const RECVRTHDR: i32 = 56;
+    pub const RTHDR: i32 = 57;
+    pub const RECVDSTOPTS: i32 = 58;
+    pub const DSTOPTS: i32 = 59;
+    pub const RECVPATHMTU: i32 = 60;
     pub const PATHMTU: i32 = 61;
+    pub const DONTFRAG: i32 = 62;
     pub const RECVTCLASS: i32 = 66;
     pub const TCLASS: i32 = 67;
+    pub const AUTOFLOWLABEL: i32 = 70;
+    pub const ADDR_PREFERENCES: i32 = 72;
+    pub const MINHOPCOUNT: i32 = 73;
     pub const RECVORIGDSTADDR: i32 = 74;
     pub const TRANSPARENT: i32 = 75;
     pub const UNICAST_IF: i32 = 76;
+    pub const RECVFRAGSIZE: i32 = 77;
     pub const FREEBIND: i32 = 78;
 }
 
@@ -143,8 +173,11 @@ use How::{Any, Flag, Never, Nothing, Privileged, Range, RangeOrDefault};
 const SPECS: &[Spec] = &[
     Spec(SOL_IP, ip::TOS, 0, Any),
     Spec(SOL_IP, ip::TTL, 64, RangeOrDefault(1, 255)),
-    Spec(SOL_IP, 6, 0, Flag),
-    Spec(SOL_IP, 7, 0, Flag),
+    Spec(SOL_IP, ip::RECVOPTS, 0, Flag),
+    Spec(SOL_IP, ip::RETOPTS, 0, Flag),
+    Spec(SOL_IP, ip::CHECKSUM, 0, Flag),
+    Spec(SOL_IP, ip::RECVFRAGSIZE, 0, Flag),
+    Spec(SOL_IP, ip::RECVERR_RFC4884, 0, Range(0, 1)),
     Spec(SOL_IP, ip::PKTINFO, 0, Flag),
     Spec(SOL_IP, ip::MTU_DISCOVER, 1, Range(0, 5)),
     Spec(SOL_IP, ip::RECVERR, 0, Flag),
@@ -154,7 +187,7 @@ const SPECS: &[Spec] = &[
     Spec(SOL_IP, ip::TRANSPARENT, 0, Privileged),
     Spec(SOL_IP, ip::RECVORIGDSTADDR, 0, Flag),
     Spec(SOL_IP, ip::PASSSEC, 0, Flag),
-    Spec(SOL_IP, 21, 0, Range(0, 255)),
+    Spec(SOL_IP, ip::MINTTL, 0, Range(0, 255)),
     Spec(SOL_IP, ip::UNICAST_IF, 0, Any),
     Spec(SOL_IP, ip::LOCAL_PORT_RANGE, 0, Any),
     Spec(SOL_IP, ip::ROUTER_ALERT, 0, Never(Errno::EINVAL)),
@@ -167,6 +200,7 @@ const SPECS: &[Spec] = &[
     Spec(SOL_IPV6, ipv6::UNICAST_HOPS, 64, RangeOrDefault(0, 255)),
     Spec(SOL_IPV6, ipv6::MULTICAST_HOPS, 1, RangeOrDefault(0, 255)),
     Spec(SOL_IPV6, ipv6::MULTICAST_LOOP, 1, Range(0, 1)),
+    Spec(SOL_IPV6, ipv6::ROUTER_ALERT, 0, Never(Errno::ENOPROTOOPT)),
     Spec(SOL_IPV6, ipv6::MTU_DISCOVER, 1, Range(0, 5)),
     Spec(SOL_IPV6, ipv6::RECVERR, 0, Flag),
     Spec(SOL_IPV6, ipv6::V6ONLY, 0, Flag),
@@ -174,11 +208,24 @@ const SPECS: &[Spec] = &[
     Spec(SOL_IPV6, ipv6::UNICAST_IF, 0, Any),
     Spec(SOL_IPV6, ipv6::RECVPKTINFO, 0, Flag),
     Spec(SOL_IPV6, ipv6::RECVHOPLIMIT, 0, Flag),
-    Spec(SOL_IPV6, 62, 0, Flag),
+    Spec(SOL_IPV6, ipv6::DONTFRAG, 0, Flag),
+    Spec(SOL_IPV6, ipv6::OLD_PKTINFO, 0, Flag),
+    Spec(SOL_IPV6, ipv6::OLD_HOPOPTS, 0, Flag),
+    Spec(SOL_IPV6, ipv6::OLD_DSTOPTS, 0, Flag),
+    Spec(SOL_IPV6, ipv6::OLD_RTHDR, 0, Flag),
+    Spec(SOL_IPV6, ipv6::OLD_HOPLIMIT, 0, Flag),
+    Spec(SOL_IPV6, ipv6::FLOWINFO, 0, Flag),
+    Spec(SOL_IPV6, ipv6::FLOWINFO_SEND, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVHOPOPTS, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVRTHDR, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVDSTOPTS, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVPATHMTU, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVFRAGSIZE, 0, Flag),
+    Spec(SOL_IPV6, ipv6::RECVERR_RFC4884, 0, Range(0, 1)),
     Spec(SOL_IPV6, ipv6::RECVTCLASS, 0, Flag),
     Spec(SOL_IPV6, ipv6::TCLASS, 0, RangeOrDefault(0, 255)),
-    Spec(SOL_IPV6, 70, 1, Flag),
-    Spec(SOL_IPV6, 73, 0, Range(0, 255)),
+    Spec(SOL_IPV6, ipv6::AUTOFLOWLABEL, 1, Flag),
+    Spec(SOL_IPV6, ipv6::MINHOPCOUNT, 0, Range(0, 255)),
     Spec(SOL_IPV6, ipv6::RECVORIGDSTADDR, 0, Flag),
     Spec(SOL_IPV6, ipv6::TRANSPARENT, 0, Privileged),
     Spec(SOL_IPV6, ipv6::FREEBIND, 0, Flag),
@@ -238,6 +285,11 @@ impl InetOptions {
     pub fn get(&self, level: i32, name: i32) -> Option<i32> {
         let found = self.set.lock().iter().find(|s| s.0 == (level, name)).map(|s| s.1);
         found.or_else(|| spec(level, name).map(|s| s.2))
+    }
+
+    /// Whether a flag that is off by default was switched on: quick, for what every datagram asks.
+    pub fn switched_on(&self, level: i32, name: i32) -> bool {
+        self.set.lock().iter().any(|s| s.0 == (level, name) && s.1 != 0)
     }
 
     /// Whether a flag is on.

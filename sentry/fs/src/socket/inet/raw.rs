@@ -2,12 +2,13 @@
 
 use super::address;
 use super::base::{Base, directions, queue_ioctl, sieve, take_all};
-use super::control::{SendControl, check_rights, send_control};
-use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, number};
+use super::control::{SendControl, all_control, check_rights};
+use super::headers::{Said, may_raw};
+use super::options::{SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, ip, ipv6, number};
 use super::stacks::errno;
 use crate::socket::{Received, SendArgs, SockOptions, SocketOps};
 use abi::poll::PollEvents;
-use abi::socket::{AF_UNSPEC, MSG_OOB, SOL_SOCKET, so};
+use abi::socket::{AF_UNSPEC, MSG_DONTROUTE, MSG_OOB, SOL_SOCKET, so};
 use abi::{Errno, Result};
 use kernel::bpf::Program;
 use kernel::io::Sink;
@@ -29,6 +30,8 @@ pub struct InetRaw {
     base: Base,
     raw: Arc<RawSocket>,
     header_included: AtomicBool,
+    /// `IPV6_ROUTER_ALERT`
+    alerts: AtomicBool,
     /// Where a checksum is put into what is sent; -1 for none.
     checksum_at: AtomicI32,
     released: AtomicBool,
@@ -42,6 +45,7 @@ impl InetRaw {
             raw,
             // Nobody but the sender can know what protocol this is.
             header_included: AtomicBool::new(protocol == RAW),
+            alerts: AtomicBool::new(false),
             checksum_at: AtomicI32::new(if protocol == netstack::raw::ICMPV6 { 2 } else { -1 }),
             released: AtomicBool::new(false),
         })
@@ -50,6 +54,18 @@ impl InetRaw {
     /// The name of the level that filters, and how many words a filter has.
     fn filter_level(&self) -> (i32, usize) {
         if self.base.family == Family::V4 { (SOL_RAW, 1) } else { (SOL_ICMPV6, 8) }
+    }
+
+    /// `IPV6_ROUTER_ALERT`: EADDRINUSE for the second time, ENOBUFS for nothing to be taken away.
+    fn router_alert(&self, value: i32) -> Result<()> {
+        let had = self.alerts.swap(value >= 0, Ordering::AcqRel);
+        match (had, value >= 0) {
+            (true, true) => return Err(Errno::EADDRINUSE),
+            (false, false) => return Err(Errno::ENOBUFS),
+            _ => {}
+        }
+        self.base.numbers.put(SOL_IPV6, ipv6::ROUTER_ALERT, i32::from(value != 0));
+        Ok(())
     }
 
     fn is_icmp(&self) -> bool {
@@ -86,7 +102,9 @@ impl SocketOps for InetRaw {
             return Ok(());
         }
         let to = address::to_reach(self.base.family, addr, false)?;
-        let how = self.base.how(to.ip, &SendControl::default());
+        self.base.check_scope(to)?;
+        self.base.sticky().flow = self.base.flow_of(addr).unwrap_or(0);
+        let how = self.base.how(to.ip, &SendControl::default(), &Said::default());
         self.raw.connect(to, self.base.bind_options(), &how).map_err(errno)
     }
 
@@ -109,7 +127,7 @@ impl SocketOps for InetRaw {
             return Err(Errno::EOPNOTSUPP);
         }
         let len = args.data.remaining();
-        if len > 65535 {
+        if len > 65535 && self.base.family == Family::V4 {
             return Err(Errno::EMSGSIZE);
         }
         let mut to = match args.to {
@@ -122,18 +140,14 @@ impl SocketOps for InetRaw {
             // There are no ports.
             to.port = 0;
         }
-        let control = send_control(self.base.family, &args.control)?;
+        let (control, mut said) = all_control(self.base.family, &args.control, may_raw(cx))?;
         check_rights(cx, &control)?;
+        said.direct = args.flags & MSG_DONTROUTE != 0;
+        said.flow = said.flow.or_else(|| self.base.flow_of(args.to?));
         let target = to.or(self.raw.remote()).ok_or(Errno::EDESTADDRREQ)?;
         let header_included = self.header_included.load(Ordering::Relaxed);
-        if self.base.family == Family::V6 && self.raw.protocol == RAW {
-            if let Some(t) = cx.task {
-                kernel::gap!(t.kernel(), "raw sockets of IPv6 that make the header");
-            }
-            return Err(Errno::EOPNOTSUPP);
-        }
         let data = take_all(args.data)?;
-        let how = self.base.how(target.ip, &control);
+        let how = self.base.how(target.ip, &control, &said);
         let checksum_at = usize::try_from(self.checksum_at.load(Ordering::Relaxed)).ok();
         self.raw.send(to, &data, &how, RawHow { header_included, checksum_at }).map_err(errno)?;
         Ok(len)
@@ -156,6 +170,9 @@ impl SocketOps for InetRaw {
         let (filters, words) = self.filter_level();
         match (level, name) {
             (SOL_IP, ip::HDRINCL) => int(self.header_included.load(Ordering::Relaxed).into()),
+            (SOL_IPV6, ipv6::HDRINCL) if !self.raw.ping && self.base.family == Family::V6 => {
+                int(self.header_included.load(Ordering::Relaxed).into())
+            }
             (SOL_IPV6 | SOL_RAW, CHECKSUM) if self.base.family == Family::V6 => {
                 int(self.checksum_at.load(Ordering::Relaxed))
             }
@@ -173,6 +190,14 @@ impl SocketOps for InetRaw {
     fn setsockopt(&self, cx: &Caller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
         let (filters, words) = self.filter_level();
         match (level, name) {
+            (SOL_IPV6, ipv6::HDRINCL) if !self.raw.ping && self.base.family == Family::V6 => {
+                self.header_included.store(number(level, value)? != 0, Ordering::Relaxed);
+                return Ok(());
+            }
+            // Packets that pass through are seen with it; none does.
+            (SOL_IPV6, ipv6::ROUTER_ALERT) if !self.raw.ping && self.raw.protocol == RAW => {
+                return self.router_alert(number(level, value)?);
+            }
             (SOL_IP, ip::HDRINCL) if !self.raw.ping => {
                 self.header_included.store(number(level, value)? != 0, Ordering::Relaxed);
                 return Ok(());

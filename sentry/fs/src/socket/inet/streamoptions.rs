@@ -56,6 +56,8 @@ pub fn update(base: &Base, options: &mut StreamOptions) {
     options.quick_ack = on(tcp::QUICKACK);
     options.tos = class.and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
     options.ttl = hops.and_then(|n| u8::try_from(n).ok()).filter(|n| *n > 0);
+    let least = |level, name| base.numbers.get(level, name).and_then(|n| u8::try_from(n).ok()).unwrap_or(0);
+    options.least_hops = [least(SOL_IP, ip::MINTTL), least(SOL_IPV6, ipv6::MINHOPCOUNT)];
     options.syn_retries = number(tcp::SYNCNT).unsigned_abs();
     options.fin_timeout = match base.numbers.get(SOL_TCP, tcp::LINGER2) {
         Some(n) if n < 0 => None,

@@ -85,6 +85,8 @@ pub struct ConnOptions {
     pub quick_ack: bool,
     pub tos: u8,
     pub ttl: Option<u8>,
+    /// Packets with fewer hops left are not for this connection, by IPv4 and by IPv6 (IP_MINTTL, IPV6_MINHOPCOUNT; RFC 5082).
+    pub least_hops: [u8; 2],
     pub interface: Option<u32>,
     pub syn_retries: u32,
     /// How long FIN-WAIT-2 lasts once nobody reads (TCP_LINGER2, tcp_fin_timeout); none: not at all, the peer is reset.
@@ -102,6 +104,13 @@ pub struct ConnOptions {
     /// most (TCP_DELACK_MAX_US).
     pub rto_bounds: (Duration, Duration),
     pub ack_most: Duration,
+}
+
+impl ConnOptions {
+    /// Whether a packet of a family with so many hops left is for this connection.
+    pub fn takes(&self, v4: bool, hops: u8) -> bool {
+        hops >= self.least_hops[usize::from(!v4)]
+    }
 }
 
 impl Default for ConnOptions {
@@ -123,6 +132,7 @@ impl Default for ConnOptions {
             quick_ack: true,
             tos: 0,
             ttl: None,
+            least_hops: [0; 2],
             interface: None,
             syn_retries: 6,
             fin_timeout: Some(Duration::from_secs(60)),

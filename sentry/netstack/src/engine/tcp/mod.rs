@@ -163,6 +163,9 @@ impl Tcp {
 
     fn input_conn(&mut self, net: &mut Net, handle: Handle, tuple: Tuple, segment: Segment, interface: u32) {
         let Some(conn) = self.conns.get_mut(handle) else { return };
+        if !conn.options.takes(tuple.local().is_ipv4(), segment.hops) {
+            return;
+        }
         let reset = Bare::reset(tuple, &segment, interface);
         if conn.input(net, segment) == Verdict::Reset
             && let Some(reset) = reset
@@ -413,6 +416,10 @@ impl Tcp {
         let spread = siphash(self.secret, &tuple.words());
         let handle = self.find_listener(tuple.local(), interface, spread).or(self.upper);
         let listening = handle.and_then(|handle| self.listening(net, handle, &tuple, interface));
+        let far = |l: &Listening| !l.options.takes(tuple.local().is_ipv4(), segment.hops);
+        if listening.as_ref().is_some_and(far) {
+            return;
+        }
         match (handle, listening) {
             (Some(handle), Some(listening)) if segment.has(SYN) && !segment.has(ACK | RST | FIN) => {
                 self.input_syn(net, (handle, listening), tuple, &segment, interface, above);

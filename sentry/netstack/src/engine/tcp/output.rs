@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::error::Error;
 use super::super::frame::{SegmentKind, Segmentation, TxFrame};
-use super::super::net::{Fragmenting, Net, Outgoing, TCP};
+use super::super::net::{Net, TCP};
+use super::super::sending::{Fragmenting, Outgoing};
 use super::super::time::Time;
 use super::conn::{AckNeed, Conn, Mode, SCALE, State, Wait};
 use super::segment::{ACK, Blocks, FIN, Header, Options, PSH, RST, SYN, URG};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::addresses::Tuple;
 use super::super::frame::TxFrame;
-use super::super::net::{Fragmenting, Net, Outgoing, TCP};
+use super::super::net::{Net, TCP};
+use super::super::sending::{Fragmenting, Outgoing};
 use super::super::slab::Handle;
 use super::super::time::Time;
 use super::segment::{ACK, Header, Options, RST, SYN, Segment};

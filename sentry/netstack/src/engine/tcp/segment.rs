@@ -104,6 +104,8 @@ impl Options {
 /// A received segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
+    /// Hops that its packet has left.
+    pub hops: u8,
     pub source_port: u16,
     pub destination_port: u16,
     pub seq: Seq,
@@ -135,6 +137,7 @@ impl Segment {
         let data = packet.data.slice(packet.transport + header, packet.data.len());
         let joined = packet.segment.map_or(1, |size| data.len().div_ceil(usize::from(size).max(1)).max(1));
         Some(Segment {
+            hops: packet.ttl,
             source_port: tcp.src_port(),
             destination_port: tcp.dst_port(),
             seq: Seq(tcp.seq_number().0 as u32),

@@ -7,8 +7,10 @@ use super::super::error::Error;
 use super::super::events::Ready;
 use super::super::link::Mac;
 use super::super::neighbour::{Change, NeighbourState};
-use super::super::net::{ICMP, ICMPV6, IGMP, Outgoing, TcpFeatures};
+use super::super::net::{ICMP, ICMPV6, IGMP, TcpFeatures};
 use super::super::pair::Impairment;
+use super::super::raw::Way;
+use super::super::sending::Outgoing;
 use super::super::slab::Handle;
 use super::super::tap::{FrameKind, TapFilter};
 use super::super::tcp::ConnOptions;
@@ -22,7 +24,10 @@ fn say(world: &mut World, from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, messa
     let engine = &mut world.engines[0];
     engine.set_now(world.now);
     let out = Outgoing { ttl: Some(ttl), ..Outgoing::new(from, to, protocol) };
-    engine.raw.send(&mut engine.net, &out, Some(2), message, Some(2)).unwrap();
+    engine
+        .raw
+        .send(&mut engine.net, &out, Way { interface: Some(2), ..Way::default() }, message, Some(2))
+        .unwrap();
     world.run(MS * 5);
 }
 

@@ -2,6 +2,7 @@
 
 mod frames;
 mod fuzz;
+mod headers;
 mod manners;
 mod network;
 mod onwire;

@@ -8,8 +8,9 @@ use super::super::chunk::Chunk;
 use super::super::error::Error;
 use super::super::frame::Body;
 use super::super::interface::AddressState;
-use super::super::net::{ICMP, Outgoing};
-use super::super::raw::RawBinding;
+use super::super::net::ICMP;
+use super::super::raw::{RawBinding, Way};
+use super::super::sending::Outgoing;
 use super::super::udp::{UdpBinding, UdpSend};
 use super::{Setup, World, at, inbox, ip4, ip6};
 
@@ -92,7 +93,13 @@ fn ping_and_the_own_address() {
         let handle = engine.raw.bind(binding, inbox.clone());
         engine
             .raw
-            .ping(&mut engine.net, at(ip4(0), 77), to, None, None, &[8, 0, 0, 0, 0, 0, 0, 1, 5, 6])
+            .ping(
+                &mut engine.net,
+                at(ip4(0), 77),
+                &Outgoing::new(ip4(0), to, 1),
+                Way::default(),
+                &[8, 0, 0, 0, 0, 0, 0, 1, 5, 6],
+            )
             .unwrap();
         engine.settle();
         world.run(Duration::from_millis(10));
@@ -112,7 +119,7 @@ fn a_small_ttl_is_fine_on_the_link_and_unknown_protocols_are_told() {
         inbox.clone(),
     );
     let out = Outgoing { ttl: Some(1), ..Outgoing::new(ip4(0), ip4(1), 200) };
-    engine.raw.send(&mut engine.net, &out, None, b"12345678", None).unwrap();
+    engine.raw.send(&mut engine.net, &out, Way::default(), b"12345678", None).unwrap();
     world.run(Duration::from_millis(10));
     assert_eq!(inbox.errors.lock().unwrap().pop().map(|e| e.error), Some(Error::ProtocolUnreachable));
 }

@@ -471,6 +471,7 @@ pub fn answered() {
         (libc::AF_INET6, SOCK_DGRAM, 0),
         (AF_INET, libc::SOCK_RAW, 1),
         (libc::AF_INET6, libc::SOCK_RAW, 58),
+        (libc::AF_INET6, libc::SOCK_RAW, 255),
         (AF_UNIX, SOCK_STREAM, 0),
         (libc::AF_NETLINK, libc::SOCK_RAW, 0),
     ];
