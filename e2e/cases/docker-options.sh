@@ -147,6 +147,12 @@ run -d --name "$N" bb sleep 100 > /dev/null
 D update --pids-limit 9 --cpu-shares 512 --restart on-failure:5 "$N" > /dev/null
 eq "$(field "$N" .HostConfig.PidsLimit) $(field "$N" .HostConfig.CpuShares)" '9 512'
 has "$(D exec "$N" sh -c 'for i in $(seq 20); do sleep 3 & done' 2>&1)" "can't fork"
+## update-twice
+# The second update names other limits: the first one's stay.
+run -d --name "$N" bb sleep 100 > /dev/null
+D update --pids-limit 9 "$N" > /dev/null
+D update --cpu-shares 512 "$N" > /dev/null
+has "$(D exec "$N" sh -c 'for i in $(seq 20); do sleep 3 & done' 2>&1)" "can't fork"
 ## update-cpuset
 run -d --name "$N" bb sleep 100 > /dev/null
 D update --cpuset-cpus 0 "$N" > /dev/null

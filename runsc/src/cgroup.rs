@@ -136,7 +136,7 @@ impl Cgroups {
             };
             let Some((path, (name, value))) = target else {
                 tracing::warn!(
-                    "linux.resources.{}: not enforced, the host has no cgroup controller for it here",
+                    "linux.resources.{}: not enforced by the host, the container has no cgroup of that controller",
                     setting.field
                 );
                 continue;

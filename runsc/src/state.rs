@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
+use sentry::boot::spec::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
@@ -280,6 +281,20 @@ impl Directory {
     pub fn read_config(&self) -> Result<Vec<u8>> {
         let path = self.path.join("config.json");
         std::fs::read(&path).with_context(|| path.display().to_string())
+    }
+
+    /// The limits that the last `update` has left; none if there was no update.
+    pub fn read_limits(&self) -> Result<Option<Limits>> {
+        let path = self.path.join("limits.json");
+        match std::fs::read(&path) {
+            Ok(json) => Ok(Some(serde_json::from_slice(&json).with_context(|| path.display().to_string())?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    pub fn write_limits(&self, limits: &Limits) -> Result<()> {
+        self.write_file("limits.json", &serde_json::to_vec(limits)?)
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime as oci;
+use sentry::boot::spec::Limits;
 use sentry::control::protocol::Operation;
 
 use super::{Container, Context, Status};
@@ -30,23 +31,43 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8> {
         scope.update(&mut systemd::bus(Privilege::current().root)?, &resources)?;
     }
     cgroup::update(&container.record.cgroups, &resources)?;
-    // What the guest sees of its limits, and the number of processes, which the sentry counts.
-    let mut limits = config_limits(&container)?;
-    let new = spec::limits(Some(&resources));
-    limits.memory = new.memory.or(limits.memory);
-    limits.memory_and_swap = new.memory_and_swap.or(limits.memory_and_swap);
-    limits.cpu_quota = new.cpu_quota.or(limits.cpu_quota);
-    limits.cpu_period = new.cpu_period.or(limits.cpu_period);
-    limits.cpu_shares = new.cpu_shares.or(limits.cpu_shares);
-    limits.cpuset = new.cpuset.or(limits.cpuset);
-    if resources.pids().as_ref().is_some_and(|p| p.limit() != 0) {
-        limits.pids = new.pids;
-    }
+    // What the guest sees of its limits, and what the sentry counts: memory and the number of processes.
+    let before = match container.directory.read_limits()? {
+        Some(limits) => limits,
+        None => config_limits(&container)?,
+    };
+    let limits = changed(before, &resources);
     container.client()?.done(Operation::SetLimits { limits }, &[])?;
+    // The next update changes these, and not those of the configuration again.
+    container.directory.write_limits(&limits)?;
     Ok(0)
 }
 
-fn config_limits(container: &Container) -> Result<sentry::boot::spec::Limits> {
+/// The limits after an update: what it does not name stays as it is. Unlimited is -1 in OCI, and 0 no change.
+fn changed(mut limits: Limits, resources: &oci::LinuxResources) -> Limits {
+    let new = spec::limits(Some(resources));
+    let named = |value: Option<i64>| value.is_some_and(|v| v != 0);
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    if named(memory.and_then(|m| m.limit())) {
+        limits.memory = new.memory;
+    }
+    if named(memory.and_then(|m| m.swap())) {
+        limits.memory_and_swap = new.memory_and_swap;
+    }
+    if named(cpu.and_then(|c| c.quota())) {
+        limits.cpu_quota = new.cpu_quota;
+    }
+    limits.cpu_period = new.cpu_period.or(limits.cpu_period);
+    limits.cpu_shares = new.cpu_shares.or(limits.cpu_shares);
+    limits.cpuset = new.cpuset.or(limits.cpuset);
+    if named(resources.pids().as_ref().map(|p| p.limit())) {
+        limits.pids = new.pids;
+    }
+    limits
+}
+
+fn config_limits(container: &Container) -> Result<Limits> {
     let config: oci::Spec = spec::parse(&container.directory.read_config()?)?;
     Ok(spec::limits(config.linux().as_ref().and_then(|l| l.resources().as_ref())))
 }
@@ -81,4 +102,23 @@ fn resources(args: &UpdateArgs) -> Result<oci::LinuxResources> {
     set("blockIO", "weight", args.blkio_weight.map(Into::into));
     set("pids", "limit", args.pids_limit.map(Into::into));
     Ok(serde_json::from_value(json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(before: Limits, json: serde_json::Value) -> Limits {
+        changed(before, &serde_json::from_value(json).unwrap())
+    }
+
+    #[test]
+    fn an_update_keeps_what_an_earlier_one_has_set() {
+        let first =
+            after(Limits::default(), serde_json::json!({"memory": {"limit": 4096}, "pids": {"limit": 5}}));
+        let second = after(first, serde_json::json!({"cpu": {"shares": 512}, "memory": {"limit": 0}}));
+        assert_eq!((second.memory, second.pids, second.cpu_shares), (Some(4096), Some(5), Some(512)));
+        let third = after(second, serde_json::json!({"memory": {"limit": -1}, "pids": {"limit": -1}}));
+        assert_eq!((third.memory, third.pids, third.cpu_shares), (None, None, Some(512)));
+    }
 }
