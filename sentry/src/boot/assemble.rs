@@ -94,15 +94,12 @@ pub fn assemble(parts: Parts, bell: ExitBell) -> Result<Assembled, BootError> {
 
 /// What the container's cgroup limits is what the guest sees as its hardware.
 pub(super) fn apply_limits(kernel: &Kernel, l: &Limits) {
-    if let Some(bytes) = l.memory {
-        kernel.machine.set_memory(bytes);
-        kernel.memfile.set_limit(bytes);
-        if let Some(both) = l.memory_and_swap {
-            kernel.machine.set_swap(both.saturating_sub(bytes));
-        }
-    }
+    // No limit (any more): what the host has.
+    kernel.machine.set_memory(l.memory.unwrap_or(u64::MAX));
+    kernel.memfile.set_limit(l.memory.unwrap_or(u64::MAX));
+    let swap = l.memory.zip(l.memory_and_swap).map_or(0, |(own, both)| both.saturating_sub(own));
+    kernel.machine.set_swap(swap);
     let share = l.cpu_quota.zip(l.cpu_period).filter(|(_, period)| *period > 0).map(|(q, p)| q.div_ceil(p));
-    if let Some(cpus) = share.into_iter().chain(l.cpuset).min() {
-        kernel.machine.set_cpus(usize::try_from(cpus).unwrap_or(usize::MAX));
-    }
+    let cpus = share.into_iter().chain(l.cpuset).min().unwrap_or(u64::MAX);
+    kernel.machine.set_cpus(usize::try_from(cpus).unwrap_or(usize::MAX));
 }
