@@ -236,7 +236,9 @@ fn blocks_written_over() {
             workers.into_iter().for_each(|w| drop(w.join()));
         })
     });
-    begun.map(wait);
+    for pid in begun {
+        wait(pid);
+    }
     others_go_on();
 }
 
