@@ -165,7 +165,8 @@ impl Conn {
         }
     }
 
-    /// Asks a closed window whether it has opened. It is asked for ever, if the peer answers.
+    /// Asks a closed window whether it has opened. It is asked for ever, if the peer answers and somebody holds the connection; of
+    /// one that nobody holds the peer shall not keep what is queued for ever (`tcp_probe_timer`).
     fn window_probe(&mut self, net: &mut Net) {
         let now = net.now;
         if self.board.is_empty() && self.unsent() == 0 {
@@ -173,7 +174,8 @@ impl Conn {
         }
         self.probes += 1;
         let probes = self.probes;
-        if self.given_up(now, probes) {
+        let endless = self.released && self.rtt.backed_off(self.backoff) >= self.options.rto_bounds.1;
+        if endless || self.given_up(now, probes) {
             self.give_up(net);
             return;
         }

@@ -257,6 +257,8 @@ impl Fuzz {
 fn seeds_that_found_something() {
     // 1198: a half-open connection whose last segment was too old had no timer.
     round(1198);
+    // 100773: a window that stays closed kept a connection that nobody held.
+    round(100_773);
 }
 
 #[test]
