@@ -5,7 +5,7 @@
 //! benches run      [--rounds N] [--platform P,…] [--only op,…] [--ms N] [--json FILE]
 //! benches programs [--rounds N] [--platform P,…] [--only name,…] [--json FILE]
 //! benches startup  [--rounds N] [--platform P] [--json FILE]
-//! benches network  [--rounds N] [--platform P] [--json FILE]
+//! benches network  [--rounds N] [--platform P] [--only name,…] [--json FILE]
 //! benches docker   [--rounds N] [--platform P] [--json FILE]
 //! benches all      [...]
 //! ```
@@ -22,7 +22,7 @@ pub struct Options {
     pub rounds: usize,
     /// `--platform` for runsc, each in a column of its own.
     pub platforms: Vec<String>,
-    /// Operations, comma separated; all if absent.
+    /// Operations, programs or measures, comma separated; all if absent.
     pub only: Option<String>,
     /// Milliseconds of one batch in the guest.
     pub batch_ms: u64,
@@ -36,6 +36,11 @@ impl Options {
     /// The platform of the benches that measure one: the first that is named.
     pub fn platform(&self) -> &str {
         self.platforms.first().map_or("systrap", String::as_str)
+    }
+
+    /// Whether something of that name is to be measured.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.split(',').any(|n| n == name))
     }
 }
 
@@ -60,7 +65,7 @@ fn main() {
     let what = args.get(1).map(String::as_str).unwrap_or("help");
     if !["run", "programs", "startup", "network", "docker", "all"].contains(&what) {
         eprintln!(
-            "usage: benches run|programs|startup|network|docker|all [--rounds N] [--platform P,…] [--only op,…] [--ms N] [--json FILE]"
+            "usage: benches run|programs|startup|network|docker|all [--rounds N] [--platform P,…] [--only name,…] [--ms N] [--json FILE]"
         );
         std::process::exit(2);
     }
@@ -79,7 +84,7 @@ fn main() {
     }
     if ["network", "all"].contains(&what) {
         let result = network::run(&options);
-        complete &= report::network(&result, &mut json);
+        complete &= report::network(&options, &result, &mut json);
     }
     if ["docker", "all"].contains(&what) {
         complete &= report::docker(&docker::run(&options), &mut json);

@@ -11,6 +11,8 @@ const HEADER: usize = 64;
 /// or more, and signal delivery needs these numbers several times.
 struct Layout {
     len: usize,
+    /// The length with everything that the host's kernel has switched on.
+    host_len: usize,
     components: u64,
     /// Place of each component from 2 on: number, offset, length.
     places: Vec<(u32, usize, usize)>,
@@ -29,7 +31,8 @@ fn layout() -> &'static Layout {
             (c, p.ebx as usize, p.eax as usize)
         };
         let places = (2..63).filter(|c| components >> c & 1 == 1).map(place).collect();
-        Layout { len: (all as usize).max(LEGACY + HEADER), components, places }
+        let host_len = (max.ebx as usize).max(LEGACY + HEADER);
+        Layout { len: (all as usize).max(LEGACY + HEADER), host_len, components, places }
     })
 }
 
@@ -51,9 +54,17 @@ impl FpuState {
         FpuState(image)
     }
 
-    /// Takes an image from the host.
-    pub(crate) fn from_host(image: Vec<u8>) -> FpuState {
+    /// Takes an image from the host. What lies behind [`FpuState::len`] is in its initial state for all guests.
+    pub(crate) fn from_host(mut image: Vec<u8>) -> FpuState {
+        image.resize(Self::len(), 0);
         FpuState(image)
+    }
+
+    /// The image as PTRACE_SETREGSET wants it: as long as all that the host's kernel has switched on.
+    pub(crate) fn for_host(&self) -> Vec<u8> {
+        let mut image = self.0.clone();
+        image.resize(layout().host_len, 0);
+        image
     }
 
     /// Takes an image that a guest wrote (sigreturn, PTRACE_SETREGSET). Reserved bits that the processor refuses are

@@ -58,7 +58,7 @@ fn run_kind(options: &Options, kind: &[&str]) -> Micro {
         let mut columns = line.split('\t');
         let name = columns.next().unwrap_or_default().to_owned();
         let aim = columns.next().and_then(|a| a.parse().ok());
-        if options.only.as_ref().is_some_and(|only| !only.split(',').any(|n| n == name)) {
+        if !options.wants(&name) {
             continue;
         }
         match columns.next() {

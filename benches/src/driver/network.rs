@@ -31,6 +31,15 @@ pub struct Runtime {
     pub troubles: Vec<String>,
 }
 
+impl Runtime {
+    fn note(&mut self, name: &'static str, figure: Result<f64, String>) {
+        match figure {
+            Ok(figure) => self.figures.entry(name).or_default().push(figure),
+            Err(why) => self.troubles.push(format!("{name}: {why}")),
+        }
+    }
+}
+
 const GUEST: &str = "10.79.0.2";
 
 struct Place {
@@ -215,63 +224,77 @@ impl Place {
         output(in_namespace(&self.outside(), command))
     }
 
-    fn measure(&self, figures: &mut BTreeMap<&'static str, Vec<f64>>, troubles: &mut Vec<String>) {
-        let mut note = |name: &'static str, figure: Result<f64, String>| match figure {
-            Ok(figure) => figures.entry(name).or_default().push(figure),
-            Err(why) => troubles.push(format!("{name}: {why}")),
-        };
-        match self.server(&["iperf3", "-s"], 5201) {
-            Ok(_server) => {
-                let client = ["iperf3", "-c", GUEST, "-J", "-t", "2"];
-                note("tcp_in", self.outer(&client).and_then(|t| gigabits(&t)));
-                note("tcp_out", self.outer(&[&client[..], &["-R"]].concat()).and_then(|t| gigabits(&t)));
-                let udp = [&client[..], &["-u", "-b", "0", "-l", "64"]].concat();
-                note("udp_in", self.outer(&udp).and_then(|t| packets(&t)));
-                let local = ["iperf3", "-c", "127.0.0.1", "-J", "-t", "2"];
-                note("lo_tcp", output(self.within(&local)).and_then(|t| gigabits(&t)));
-            }
-            Err(why) => note("tcp_in", Err(why)),
+    fn measure(&self, options: &Options, runtime: &mut Runtime) {
+        self.streams(options, runtime);
+        self.redis(options, runtime);
+        if options.wants("lo_one_byte") {
+            let micro = self.micro.to_string_lossy();
+            let bytes = output(self.within(&[&micro, "echo"]));
+            let figure = bytes.and_then(|t| t.trim().parse().map_err(|_| format!("no figure in {t:?}")));
+            runtime.note("lo_one_byte", figure);
         }
-        self.end("iperf3");
+        if options.wants("nginx_1k") {
+            runtime.note("nginx_1k", self.nginx());
+            self.end("nginx");
+        }
+        if options.wants("idle_ticks") {
+            runtime.note("idle_ticks", self.idle());
+            self.end("python3");
+        }
+    }
+
+    /// The server of measures, if one of them is wanted; why it does not serve is noted with the first.
+    fn server_of(
+        &self,
+        measures: &[&'static str],
+        options: &Options,
+        runtime: &mut Runtime,
+        command: &[&str],
+        port: u16,
+    ) -> Option<Server> {
+        let first = measures.iter().find(|name| options.wants(name))?;
+        self.server(command, port).map_err(|why| runtime.note(first, Err(why))).ok()
+    }
+
+    fn streams(&self, options: &Options, runtime: &mut Runtime) {
+        let measures = ["tcp_in", "tcp_out", "udp_in", "lo_tcp"];
+        if let Some(_server) = self.server_of(&measures, options, runtime, &["iperf3", "-s"], 5201) {
+            for name in measures.into_iter().filter(|name| options.wants(name)) {
+                let host = if name == "lo_tcp" { "127.0.0.1" } else { GUEST };
+                let mut client = vec!["iperf3", "-c", host, "-J", "-t", "2"];
+                match name {
+                    "tcp_out" => client.push("-R"),
+                    "udp_in" => client.extend(["-u", "-b", "0", "-l", "64"]),
+                    _ => {}
+                }
+                let text = if name == "lo_tcp" { output(self.within(&client)) } else { self.outer(&client) };
+                let figure = text.and_then(|t| if name == "udp_in" { packets(&t) } else { gigabits(&t) });
+                runtime.note(name, figure);
+            }
+            self.end("iperf3");
+        }
+    }
+
+    fn redis(&self, options: &Options, runtime: &mut Runtime) {
         let redis =
             ["redis-server", "--protected-mode", "no", "--save", "", "--bind", "0.0.0.0", "--dir", "/tmp"];
-        match self.server(&redis, 6379) {
-            Ok(_server) => {
-                for (name, local, clients, requests, pipeline) in [
-                    ("redis_get", false, "20", "60000", "1"),
-                    ("redis_get_p16", false, "20", "300000", "16"),
-                    ("lo_redis_get", true, "20", "60000", "1"),
-                    ("lo_redis_get_p16", true, "20", "300000", "16"),
-                ] {
-                    let host = if local { "127.0.0.1" } else { GUEST };
-                    let client = [
-                        "redis-benchmark",
-                        "-h",
-                        host,
-                        "-t",
-                        "get",
-                        "--csv",
-                        "-c",
-                        clients,
-                        "-n",
-                        requests,
-                        "-P",
-                        pipeline,
-                    ];
-                    let text = if local { output(self.within(&client)) } else { self.outer(&client) };
-                    note(name, text.and_then(|t| requests_of_csv(&t)));
-                }
+        let kinds = [
+            ("redis_get", GUEST, "60000", "1"),
+            ("redis_get_p16", GUEST, "300000", "16"),
+            ("lo_redis_get", "127.0.0.1", "60000", "1"),
+            ("lo_redis_get_p16", "127.0.0.1", "300000", "16"),
+        ];
+        let measures = kinds.map(|(name, ..)| name);
+        if let Some(_server) = self.server_of(&measures, options, runtime, &redis, 6379) {
+            for (name, host, requests, pipeline) in kinds.into_iter().filter(|kind| options.wants(kind.0)) {
+                let line =
+                    format!("redis-benchmark -h {host} -t get --csv -c 20 -n {requests} -P {pipeline}");
+                let client: Vec<&str> = line.split(' ').collect();
+                let text = if host == GUEST { self.outer(&client) } else { output(self.within(&client)) };
+                runtime.note(name, text.and_then(|t| requests_of_csv(&t)));
             }
-            Err(why) => note("redis_get", Err(why)),
+            self.end("redis-server");
         }
-        self.end("redis-server");
-        let micro = self.micro.to_string_lossy();
-        let bytes = output(self.within(&[&micro, "echo"]));
-        note("lo_one_byte", bytes.and_then(|t| t.trim().parse().map_err(|_| format!("no figure in {t:?}"))));
-        note("nginx_1k", self.nginx());
-        self.end("nginx");
-        note("idle_ticks", self.idle());
-        self.end("python3");
     }
 
     fn nginx(&self) -> Result<f64, String> {
@@ -363,7 +386,7 @@ pub fn run(options: &Options) -> Vec<Runtime> {
         for (result, (name, runtime)) in results.iter_mut().zip(&runtimes) {
             match Place::new(name, options.here.join("micro"), runtime.clone()) {
                 Ok(place) => {
-                    place.measure(&mut result.figures, &mut result.troubles);
+                    place.measure(options, result);
                     place.tear_down();
                 }
                 Err(why) => result.troubles.push(why),

@@ -5,6 +5,7 @@ use super::micro::Micro;
 use super::network;
 use super::startup::Runtime;
 use super::{aims, median};
+use crate::Options;
 use serde_json::{Map, Value, json};
 
 fn nanoseconds(ns: f64) -> String {
@@ -54,14 +55,14 @@ pub fn micro(result: &Micro, kind: &str, json: &mut Map<String, Value>) -> bool 
 }
 
 /// The table of network figures.
-pub fn network(results: &[network::Runtime], json: &mut Map<String, Value>) -> bool {
+pub fn network(options: &Options, results: &[network::Runtime], json: &mut Map<String, Value>) -> bool {
     println!(
         "{:<18} {:<11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>6}",
         "measure", "unit", "native", "runc", "runsc", "runc/native", "runsc/nat.", "aim"
     );
     let mut rows = Map::new();
-    let mut complete = true;
-    for (name, unit, aim) in network::MEASURES {
+    let mut complete = network::MEASURES.iter().any(|(name, ..)| options.wants(name));
+    for (name, unit, aim) in network::MEASURES.into_iter().filter(|(name, ..)| options.wants(name)) {
         let figure = |runtime: &str| {
             results
                 .iter()

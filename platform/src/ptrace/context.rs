@@ -98,7 +98,7 @@ impl PtraceContext {
         let Some((tracee, space)) = &self.guest else { return Ok(Trap::Dead) };
         let stub = &ptrace_space(space)?.0;
         if let Some(fpu) = self.fpu.take() {
-            tracee.set_xstate(fpu.as_bytes())?;
+            tracee.set_xstate(&fpu.for_host())?;
         }
         if !regs.is_sane() {
             regs.sanitize();

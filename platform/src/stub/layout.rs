@@ -43,7 +43,7 @@ pub const DATA_STRICT_PROG: usize = 0x120;
 pub const DATA_XSAVE: usize = 0x140;
 /// u8: whether the processor has RDPID.
 pub const DATA_RDPID: usize = 0x380;
-/// Mask of the state components in vector images, u64.
+/// Mask of the state components in vector images, u64: without protection keys and AMX tiles.
 pub const DATA_XMASK: usize = 0x3a0;
 /// The record of threads that have none: everything is asked of the sentry.
 pub const DATA_RECORD: usize = 0x3e0;

@@ -58,9 +58,11 @@ runsc_stub_zygote:
     xor esi, esi
     mov eax, 158
     syscall
+    # All components that guests can have: AMX tiles, which nobody has asked for, lie beyond the page, where the processor looks even
+    # for those that are initial.
     movabs rsi, {data} + {data_xsave}
-    mov eax, 0xfffffdff         # all components but the protection keys
-    mov edx, 0xffffffff
+    mov eax, dword ptr [rsi + {data_xmask} - {data_xsave}]
+    mov edx, dword ptr [rsi + {data_xmask} - {data_xsave} + 4]
     xrstor [rsi]
     xor esp, esp
     # The handler of guest threads (systrap); with ptrace no signal ever gets that far.
