@@ -63,7 +63,7 @@ mod blocks {
     use super::sync::atomic::AtomicU32;
 
     /// The words of a context page that are no registers.
-    pub struct ContextBlock([AtomicU32; 32]);
+    pub struct ContextBlock([AtomicU32; 96]);
 
     impl ContextBlock {
         pub fn new() -> ContextBlock {
@@ -71,6 +71,9 @@ mod blocks {
         }
         pub fn word(&self, off: usize) -> &AtomicU32 {
             &self.0[off / 4]
+        }
+        pub fn put(&self, off: usize, value: u64) {
+            self.word(off).store(value as u32, super::SeqCst);
         }
     }
 
@@ -254,14 +257,15 @@ fn play(plan: Plan) {
     let (stub, turn, mut adapt) = (StubSpace, Arc::new(Turn::default()), Adapt::default());
     assert_eq!(handoff::wait_birth(&block, &stub), Answer::Trapped);
     let (mut calls, mut trapped) = (0, 0);
+    let mut result = None;
     loop {
-        match handoff::run(&block, &stub, &mut adapt, &turn, 3, &|| false) {
+        match handoff::run(&block, result.take(), &stub, &mut adapt, &turn, 3, &|| false) {
             Answer::Call => {
                 if plan.vectors && thread_rng().gen_range(0..2) == 0 {
                     assert_ne!(handoff::save_vectors(&block, &stub), Answer::Dead);
                 }
                 calls += 1;
-                block.word(CTX_RESULT).store(calls, SeqCst);
+                result = Some(u64::from(calls));
                 block.word(CTX_MODE).store(0, Relaxed);
             }
             Answer::Trapped if done.load(SeqCst) != 0 => break,

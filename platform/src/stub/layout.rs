@@ -110,50 +110,53 @@ pub const CTX_SIZE: u64 = 0x8000;
 pub const CTX_MAX: u64 = (TEXT - CTX_BASE) / CTX_SIZE;
 /// How many threads of a process can be told their number.
 pub const NUMBERS: u64 = TABLE_RECORDS / 8;
+// Both sides look at the first line of 64 bytes while they wait, so whatever is written there takes it from the other's core: it
+// holds what is looked at with the state, and what is written right before it. What a call writes before it is posted, and what
+// seldom changes, lies behind the registers.
 /// u32: what happens (STATE_*). Futex of both sides.
 pub const CTX_STATE: usize = 0;
 /// u32: the sentry sleeps on the state.
 pub const CTX_SENTRY_SLEEPS: usize = 4;
 /// u32: the stub sleeps on the state.
 pub const CTX_STUB_SLEEPS: usize = 8;
-/// u32: how often the stub looks at the state before it sleeps.
-pub const CTX_SPIN: usize = 12;
-/// u32: the signal.
-pub const CTX_SIGNO: usize = 16;
+/// u32: what the state was before the last trap.
+pub const CTX_PREV: usize = 12;
+/// u32: how to go on after a call from a patched site: zero, or MODE_*.
+pub const CTX_MODE: usize = 16;
 /// i32: not zero while the host thread is there; cleared by the host's kernel.
 pub const CTX_TID: usize = 20;
-/// u32: how to go on after a call from a patched site: zero, or MODE_*.
-pub const CTX_MODE: usize = 24;
-/// u32: what the state was before the last trap.
-pub const CTX_PREV: usize = 28;
 /// u64: result of a call from a patched site.
-pub const CTX_RESULT: usize = 32;
-/// u64: FS base.
-pub const CTX_FS: usize = 40;
-/// u64: GS base.
-pub const CTX_GS: usize = 48;
-/// u32: the processor on which the guest thread trapped.
-pub const CTX_CPU: usize = 56;
-/// u32: the processor on which the sentry was when it let the guest thread run.
-pub const CTX_SENTRY_CPU: usize = 60;
+pub const CTX_RESULT: usize = 24;
 /// `stack_t` of the signal stack.
 pub const CTX_STACK: usize = 64;
 /// u64: address of the siginfo.
 pub const CTX_INFO: usize = 88;
 /// u64: address of the ucontext.
 pub const CTX_UC: usize = 96;
-/// u64: where a patched site goes on.
-pub const CTX_CONT: usize = 104;
-/// u32: 1 when the answer will take long, so that the thread had better sleep than look for it.
-pub const CTX_REST: usize = 112;
+/// u32: the signal.
+pub const CTX_SIGNO: usize = 104;
 /// Registers of a call from a patched site, in the order of `struct sigcontext`.
 pub const CTX_REGS: usize = 128;
 /// Offset of a register there.
 pub const fn reg(index: usize) -> usize {
     CTX_REGS + 8 * index
 }
+/// u64: FS base.
+pub const CTX_FS: usize = reg(18);
+/// u64: GS base.
+pub const CTX_GS: usize = reg(19);
+/// u64: where a patched site goes on.
+pub const CTX_CONT: usize = reg(20);
+/// u32: the processor on which the guest thread trapped.
+pub const CTX_CPU: usize = reg(21);
+/// u32: the processor on which the sentry was when it let the guest thread run.
+pub const CTX_SENTRY_CPU: usize = reg(21) + 4;
+/// u32: how often the stub looks at the state before it sleeps.
+pub const CTX_SPIN: usize = reg(22);
+/// u32: 1 when the answer will take long, so that the thread had better sleep than look for it.
+pub const CTX_REST: usize = reg(22) + 4;
 /// What `iretq` takes from a stack.
-pub const CTX_IRET: usize = 0x120;
+pub const CTX_IRET: usize = 0x140;
 /// Vector state of a thread at a patched site.
 pub const CTX_XSAVE: usize = 0x400;
 /// Most bytes of it.
@@ -174,8 +177,6 @@ pub const STATE_EXIT: u32 = 3;
 pub const STATE_KEEP: u32 = 4;
 /// A call came from a patched site; the thread waits.
 pub const STATE_FAST: u32 = 5;
-/// The sentry has seen that.
-pub const STATE_BUSY: u32 = 6;
 /// The sentry wants the vector state of a thread that waits at a patched site.
 pub const STATE_SAVE: u32 = 7;
 /// It is there.

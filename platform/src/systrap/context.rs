@@ -300,10 +300,13 @@ impl SystrapContext {
             frame.set_registers(block, regs, stub::guest_mask());
             Ok::<(), PlatformError>(())
         };
-        match &*at_call {
+        let mut result = match &*at_call {
             Some(at_call) => waiting::answer(block, at_call, regs, fpu.as_ref()),
-            None => load(regs, fpu.as_ref())?,
-        }
+            None => {
+                load(regs, fpu.as_ref())?;
+                None
+            }
+        };
         let interrupt = &self.interrupt;
         interrupt.tid.store(*tid, SeqCst);
         if interrupt.rests.load(Relaxed) {
@@ -321,7 +324,8 @@ impl SystrapContext {
             }
             look = true;
             let interrupted = || interrupt.pending.load(Relaxed);
-            match handoff::run(block, stub, &mut self.adapt, &interrupt.turn, self.cpus, &interrupted) {
+            let (adapt, turn) = (&mut self.adapt, &interrupt.turn);
+            match handoff::run(block, result.take(), stub, adapt, turn, self.cpus, &interrupted) {
                 Answer::Dead => return Err(PlatformError::Dead),
                 Answer::Call => {
                     *regs = waiting::registers(block);

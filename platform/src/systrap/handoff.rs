@@ -8,8 +8,8 @@ use super::{Instant, futex};
 use crate::load;
 use crate::stub::StubSpace;
 use crate::stub::layout::{
-    CTX_CPU, CTX_PREV, CTX_REST, CTX_SENTRY_CPU, CTX_SENTRY_SLEEPS, CTX_SPIN, CTX_STATE, CTX_STUB_SLEEPS,
-    CTX_TID, STATE_BUSY, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
+    CTX_CPU, CTX_PREV, CTX_REST, CTX_RESULT, CTX_SENTRY_CPU, CTX_SENTRY_SLEEPS, CTX_SPIN, CTX_STATE,
+    CTX_STUB_SLEEPS, CTX_TID, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
 };
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -43,16 +43,11 @@ pub(super) enum Answer {
 /// What a state says, if the thread has stopped.
 fn stopped(block: &ContextBlock, state: u32) -> Option<Answer> {
     match state {
-        STATE_FAST => {
-            // Else a signal came in between, and its handler posts as well.
-            let mine = block.word(CTX_STATE).compare_exchange(STATE_FAST, STATE_BUSY, SeqCst, SeqCst);
-            mine.is_ok().then_some(Answer::Call)
-        }
-        STATE_TRAPPED if block.word(CTX_PREV).load(Acquire) == STATE_FAST => {
-            // The signal came after the call was posted and before it was seen. The handler goes back to the wait when the call is answered.
-            block.word(CTX_PREV).store(STATE_BUSY, SeqCst);
-            Some(Answer::Call)
-        }
+        // It stays so until the answer. A signal that comes meanwhile finds it so, and its handler goes back to the wait when the
+        // call is answered.
+        STATE_FAST => Some(Answer::Call),
+        // Or it came before the call was seen.
+        STATE_TRAPPED if block.word(CTX_PREV).load(Acquire) == STATE_FAST => Some(Answer::Call),
         STATE_TRAPPED => Some(Answer::Trapped),
         _ => None,
     }
@@ -92,9 +87,11 @@ fn this_cpu() -> u32 {
     cpu as u32 | low
 }
 
-/// Lets the guest thread go on and waits until it traps. `interrupted`: whether an interrupt is pending.
+/// Lets the guest thread go on, with `result` if it waits after a call from a patched site and nothing else has changed, and waits
+/// until it traps. `interrupted`: whether an interrupt is pending.
 pub(super) fn run(
     block: &ContextBlock,
+    result: Option<u64>,
     stub: &StubSpace,
     adapt: &mut Adapt,
     turn: &Arc<Turn>,
@@ -126,6 +123,10 @@ pub(super) fn run(
     set(CTX_SPIN, if room { STUB_LOOKS } else { 0 });
     set(CTX_SENTRY_CPU, here);
     set(CTX_SENTRY_SLEEPS, 0);
+    // Together with the state, so that the line goes over to the stub once.
+    if let Some(result) = result {
+        block.put(CTX_RESULT, result);
+    }
     state.store(STATE_RUN, SeqCst);
     let asleep = block.word(CTX_STUB_SLEEPS).load(SeqCst) != 0;
     if asleep {
@@ -204,7 +205,7 @@ fn spin(block: &ContextBlock, limit: Duration, crowded: &dyn Fn() -> bool) -> Op
 pub(super) fn save_vectors(block: &ContextBlock, stub: &StubSpace) -> Answer {
     let state = block.word(CTX_STATE);
     set_sleeps(block, 0);
-    if state.compare_exchange(STATE_BUSY, STATE_SAVE, SeqCst, SeqCst).is_err()
+    if state.compare_exchange(STATE_FAST, STATE_SAVE, SeqCst, SeqCst).is_err()
         && state.compare_exchange(STATE_SAVED, STATE_SAVE, SeqCst, SeqCst).is_err()
     {
         return Answer::Trapped;

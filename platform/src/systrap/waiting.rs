@@ -3,7 +3,7 @@
 
 use super::blocks::ContextBlock;
 use crate::stub::layout::{
-    CTX_FS, CTX_GS, CTX_MODE, CTX_RESULT, CTX_XSAVE, MODE_BASES, MODE_REGISTERS, MODE_VECTORS, reg,
+    CTX_FS, CTX_GS, CTX_MODE, CTX_XSAVE, MODE_BASES, MODE_REGISTERS, MODE_VECTORS, reg,
 };
 use crate::{FpuState, Registers};
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,16 +43,20 @@ pub(super) fn registers(block: &ContextBlock) -> Registers {
     }
 }
 
-/// Says how the thread goes on. `at_call` are its registers as they were.
-pub(super) fn answer(block: &ContextBlock, at_call: &Registers, regs: &Registers, fpu: Option<&FpuState>) {
+/// Says how the thread goes on. `at_call` are its registers as they were. What it returns is the result, if nothing else has changed.
+pub(super) fn answer(
+    block: &ContextBlock,
+    at_call: &Registers,
+    regs: &Registers,
+    fpu: Option<&FpuState>,
+) -> Option<u64> {
     let mut same = *at_call;
     (same.rax, same.orig_rax) = (regs.rax, regs.orig_rax);
     if fpu.is_none() && same == *regs {
-        block.put(CTX_RESULT, regs.rax);
         if block.word(CTX_MODE).load(Relaxed) != 0 {
             block.word(CTX_MODE).store(0, Relaxed);
         }
-        return;
+        return Some(regs.rax);
     }
     let r = regs;
     let values = [
@@ -76,6 +80,7 @@ pub(super) fn answer(block: &ContextBlock, at_call: &Registers, regs: &Registers
         mode |= MODE_VECTORS;
     }
     block.word(CTX_MODE).store(mode, Relaxed);
+    None
 }
 
 /// The vector state that the stub has saved.

@@ -88,7 +88,7 @@ impl World {
                 }
                 let segment = frame.segmentation.map(|cut| cut.size);
                 let data = frame.flatten().into();
-                self.engines[side].receive(now, 2, RxFrame { data, checksum, segment });
+                self.engines[side].receive(now, 2, [RxFrame { data, checksum, segment }]);
             }
             self.engines[side].poll(now);
             self.engines[side].events();

@@ -178,10 +178,17 @@ impl Engine {
         Ok(())
     }
 
-    /// A frame that a link has received.
-    pub fn receive(&mut self, now: Time, link: u32, frame: RxFrame) {
+    /// Frames that a link has received. A connection acknowledges all that came in order once.
+    pub fn receive(&mut self, now: Time, link: u32, frames: impl IntoIterator<Item = RxFrame>) {
         self.set_now(now);
-        self.input(link, frame);
+        self.net.late = Some(Vec::new());
+        for frame in frames {
+            self.input(link, frame);
+            self.settle();
+        }
+        for connection in self.net.late.take().unwrap_or_default() {
+            self.tcp.acknowledge(&mut self.net, connection);
+        }
         self.settle();
     }
 

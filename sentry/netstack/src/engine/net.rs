@@ -25,6 +25,7 @@ use super::random::{KeyedState, Random};
 use super::reassembly::Reassembly;
 use super::route::{Path, Routes, choose_source};
 use super::sending::Outgoing;
+use super::slab::Handle;
 use super::tap::Taps;
 use super::time::Time;
 use super::timers::{TimerKey, Timers};
@@ -248,6 +249,8 @@ pub struct Net {
     /// Errors for sockets that arose while something else was done.
     pub errors: Vec<PacketError>,
     pub loopback: VecDeque<(u32, RxFrame)>,
+    /// While frames that came together are looked at: connections that acknowledge when all have been.
+    pub late: Option<Vec<Handle>>,
     pub icmp_limit: RateLimit,
     pub echo_ignored: bool,
     pub stats: Stats,
@@ -284,6 +287,7 @@ impl Net {
             upper: None,
             errors: Vec::new(),
             loopback: VecDeque::new(),
+            late: None,
             icmp_limit: RateLimit::new(1000, 50),
             echo_ignored: false,
             stats: Stats::default(),
@@ -482,6 +486,15 @@ impl Net {
             }
             interface.link.transmit(frame);
         }
+    }
+
+    /// Whether the connection will be asked for its acknowledgement at the end of the frames that are looked at.
+    pub fn late_acks(&mut self, connection: Handle) -> bool {
+        let Some(late) = &mut self.late else { return false };
+        if late.last() != Some(&connection) {
+            late.push(connection);
+        }
+        true
     }
 
     fn loop_back(&mut self, interface: u32, frame: TxFrame) -> Result<(), Error> {

@@ -275,9 +275,7 @@ impl PacketWire {
     pub fn drive(&self, link: u32, frames: impl IntoIterator<Item = RxFrame>) -> Option<u64> {
         let now = self.now();
         let next = self.with_alarm(false, |engine| {
-            for frame in frames {
-                engine.receive(now, link, frame);
-            }
+            engine.receive(now, link, frames);
             engine.poll(now)
         });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

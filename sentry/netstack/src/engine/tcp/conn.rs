@@ -179,6 +179,8 @@ pub enum Wait {
 pub enum AckNeed {
     None,
     Delayed,
+    /// When the frames that have come with it have been looked at: one for all of them.
+    Soon,
     Now,
 }
 
@@ -555,7 +557,10 @@ impl Conn {
         }
         if self.wake != Ready::default() {
             if let Some(observer) = &self.observer {
-                net.events.push(Event::Ready(observer.clone(), self.wake));
+                match net.events.last_mut() {
+                    Some(Event::Ready(last, ready)) if Arc::ptr_eq(last, observer) => *ready |= self.wake,
+                    _ => net.events.push(Event::Ready(observer.clone(), self.wake)),
+                }
             }
             self.wake = Ready::default();
         }

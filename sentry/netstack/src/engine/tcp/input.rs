@@ -381,8 +381,12 @@ impl Conn {
             self.take_in(chunk);
         }
         self.unacked += length;
-        let now = filled || self.unacked > self.rcv_mss || (self.quick > 0 && !self.pingpong);
-        self.ack = self.ack.max(if now { AckNeed::Now } else { AckNeed::Delayed });
+        let need = match self.unacked > self.rcv_mss {
+            _ if filled || (self.quick > 0 && !self.pingpong) => AckNeed::Now,
+            true => AckNeed::Soon,
+            false => AckNeed::Delayed,
+        };
+        self.ack = self.ack.max(need);
         self.wake |= Ready::READ;
     }
 

@@ -32,7 +32,7 @@ use super::random::{KeyedState, siphash};
 use super::slab::{Handle, Slab};
 use super::time::Time;
 use super::timers::TimerKey;
-use conn::{Conn, RECEIVE_INITIAL, Wait};
+use conn::{AckNeed, Conn, RECEIVE_INITIAL, Wait};
 use cookie::Cookies;
 use input::Verdict;
 use remnant::{Bare, Half, Remnant, TIME_WAIT, TimeWait};
@@ -174,6 +174,14 @@ impl Tcp {
             reset.send(net);
         }
         self.after(net, handle);
+    }
+
+    /// Sends the acknowledgement that a connection has put off until the end of a batch of frames.
+    pub fn acknowledge(&mut self, net: &mut Net, handle: Handle) {
+        if let Some(conn) = self.conns.get_mut(handle).filter(|conn| conn.ack == AckNeed::Soon) {
+            conn.send_ack(net);
+            self.after(net, handle);
+        }
     }
 
     /// Tidies up after anything was done to a connection.

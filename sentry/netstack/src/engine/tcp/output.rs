@@ -282,7 +282,8 @@ impl Conn {
             }
         }
         match self.ack {
-            AckNeed::Now if self.state != State::SynSent => self.send_ack(net),
+            AckNeed::Soon if net.late_acks(self.handle) => {}
+            AckNeed::Soon | AckNeed::Now if self.state != State::SynSent => self.send_ack(net),
             AckNeed::Delayed if self.delayed_ack.is_none() => {
                 self.delayed_ack = Some(net.now + ACK_WAIT.min(self.options.ack_most));
             }

@@ -185,12 +185,12 @@ impl Fuzz {
                     self.corpus[place] = frame.data.to_vec();
                 }
                 if self.below(3) != 0 {
-                    self.world.engines[side].receive(now, 2, frame);
+                    self.world.engines[side].receive(now, 2, [frame]);
                 }
             }
             for _ in 0..6 {
                 let frame = self.hostile(side);
-                self.world.engines[side].receive(now, 2, frame);
+                self.world.engines[side].receive(now, 2, [frame]);
             }
             self.world.engines[side].poll(now);
             self.world.engines[side].events();
@@ -273,7 +273,7 @@ fn frames_are_made_right() {
             seen[usize::from(bytes[23])] += 1;
         }
         let now = world.now;
-        world.engines[1].receive(now, 2, RxFrame::from(bytes));
+        world.engines[1].receive(now, 2, [RxFrame::from(bytes)]);
     }
     assert!(seen[usize::from(TCP)] > 20 && seen[usize::from(UDP)] > 20 && seen[usize::from(ICMP)] > 20);
     let stats = world.engines[1].net.stats;

@@ -241,7 +241,7 @@ fn receive(world: &mut World, packet: &[u8]) {
     frame.extend_from_slice(packet);
     let frame = RxFrame { data: frame.into(), checksum: RxChecksum::Valid, segment: None };
     let now = world.now;
-    world.engines[1].receive(now, 2, frame);
+    world.engines[1].receive(now, 2, [frame]);
     world.engines[1].poll(now);
     world.engines[1].events().into_iter().for_each(|event| event.dispatch());
 }

@@ -87,9 +87,8 @@ impl World {
         };
         self.now = self.now.max(next);
         for side in 0..2 {
-            while let Some(frame) = self.link.arrived(self.now, side) {
-                self.engines[side].receive(self.now, 2, frame);
-            }
+            let frames: Vec<_> = std::iter::from_fn(|| self.link.arrived(self.now, side)).collect();
+            self.engines[side].receive(self.now, 2, frames);
             self.engines[side].poll(self.now);
             self.engines[side].events().into_iter().for_each(|event| event.dispatch());
         }

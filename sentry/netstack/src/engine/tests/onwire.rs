@@ -77,8 +77,8 @@ fn read(frame: &[u8], at: Time) -> Option<Seen> {
     })
 }
 
-/// Engine 1 gets a segment that somebody sends in the name of engine 0.
-fn forged(world: &mut World, seq: u32, ack: u32, flags: u8, data: &[u8]) {
+/// A segment for engine 1 that somebody sends in the name of engine 0.
+fn segment(world: &World, seq: u32, ack: u32, flags: u8, data: &[u8]) -> RxFrame {
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     packet[2..4].copy_from_slice(&(40 + data.len() as u16).to_be_bytes());
     let mut sum = Sum::default();
@@ -93,9 +93,13 @@ fn forged(world: &mut World, seq: u32, ack: u32, flags: u8, data: &[u8]) {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     frame[..6].copy_from_slice(world.engines[1].net.interface(2).unwrap().mac.as_bytes());
     frame.extend(packet);
-    let now = world.now;
-    let frame = RxFrame { data: frame.into(), checksum: RxChecksum::Valid, segment: None };
-    world.engines[1].receive(now, 2, frame);
+    RxFrame { data: frame.into(), checksum: RxChecksum::Valid, segment: None }
+}
+
+/// Engine 1 gets such a segment.
+fn forged(world: &mut World, seq: u32, ack: u32, flags: u8, data: &[u8]) {
+    let (now, frame) = (world.now, segment(world, seq, ack, flags, data));
+    world.engines[1].receive(now, 2, [frame]);
     world.run(MS);
 }
 
@@ -336,6 +340,34 @@ fn acknowledgements_wait_for_a_second_segment_or_40_ms() {
     send(&mut world, 0, a, b"small");
     world.run(MS * 5);
     assert_eq!(watch.sent().len(), 1);
+}
+
+#[test]
+fn what_comes_together_is_acknowledged_together() {
+    let (mut world, _, b, watch, last) = talked();
+    let engine = &mut world.engines[1];
+    engine.tcp.set_quick(&mut engine.net, b, false);
+    let mut next = last.ack;
+    // Segments of 1,460 bytes, each so many behind the one before.
+    let mut come = |world: &mut World, gaps: &[u32]| -> Vec<u32> {
+        let frames: Vec<RxFrame> = gaps
+            .iter()
+            .map(|gap| {
+                next = next.wrapping_add(1460 * gap);
+                let frame = segment(world, next, last.seq, ACK, &[1; 1460]);
+                next = next.wrapping_add(1460);
+                frame
+            })
+            .collect();
+        let now = world.now;
+        world.engines[1].receive(now, 2, frames);
+        // Nobody else has a say: engine 0 has sent none of this.
+        world.engines[1].events().into_iter().for_each(|event| event.dispatch());
+        watch.sent().iter().map(|seen| seen.ack.wrapping_sub(last.ack) / 1460).collect()
+    };
+    assert_eq!(come(&mut world, &[0, 0, 0, 0, 0]), [5]);
+    // The sender has to hear of a hole at once, and of each segment behind it.
+    assert_eq!(come(&mut world, &[0, 0, 1, 0]), [7, 7]);
 }
 
 /// Engine 1 has closed first and rests in TIME-WAIT; somebody listens at its port again. Since when.
