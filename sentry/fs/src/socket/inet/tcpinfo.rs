@@ -28,7 +28,9 @@ fn of_packets(info: &TcpInfo) -> Vec<u8> {
     out[..5].copy_from_slice(&[info.state, info.ca_state, info.retransmits, info.probes, info.backoff]);
     out[5] = u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scaling) << 2;
     out[6] = info.snd_scale & 15 | info.rcv_scale << 4;
+    out[7] = u8::from(info.delivery_starved);
     let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let long_micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     for (at, value) in [
         (8, micros(info.rto)),
@@ -72,6 +74,10 @@ fn of_packets(info: &TcpInfo) -> Vec<u8> {
         (112, info.most_pacing),
         (120, info.bytes_acked + 1),
         (128, info.bytes_received),
+        (160, info.delivery_rate),
+        (168, long_micros(info.busy)),
+        (176, long_micros(info.window_limited)),
+        (184, long_micros(info.buffer_limited)),
         (200, info.bytes_sent),
         (208, info.bytes_retransmitted),
     ] {

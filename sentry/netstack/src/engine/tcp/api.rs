@@ -240,6 +240,7 @@ impl Tcp {
     ) -> Result<usize, Error> {
         let conn = self.conn(handle)?;
         Tcp::may_send(conn)?;
+        conn.note_starved();
         let mut count = 0;
         for chunk in chunks {
             count += chunk.len();
@@ -258,6 +259,7 @@ impl Tcp {
     pub fn send(&mut self, net: &mut Net, handle: Handle, bytes: &[u8]) -> Result<usize, Error> {
         let room = self.send_room(net, handle)?;
         let conn = self.conn(handle)?;
+        conn.note_starved();
         let count = bytes.len().min(room);
         conn.send.push_slice(bytes.get(..count).unwrap_or_default());
         conn.write_blocked |= count < bytes.len();

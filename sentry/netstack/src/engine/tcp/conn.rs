@@ -15,6 +15,7 @@ use super::super::time::Time;
 use super::super::timers::TimerKey;
 use super::assembler::Assembler;
 use super::congestion::{Algorithm, Congestion};
+use super::rate::{Delivery, Held, Hold};
 use super::rtt::{RTO_MAX, RTO_MIN, Rtt};
 use super::scoreboard::Scoreboard;
 use super::seq::Seq;
@@ -205,7 +206,6 @@ pub struct Counters {
     pub data_segments_in: u32,
     pub retransmissions: u32,
     pub dsack_duplicates: u32,
-    pub bytes_delivered: u64,
     pub out_of_order: u32,
     pub timeouts: u32,
 }
@@ -259,6 +259,8 @@ pub struct Conn {
     pub last_ack_sent: Seq,
     pub sack: bool,
     pub board: Scoreboard,
+    pub delivery: Delivery,
+    pub holds: Held,
     pub congestion: Congestion,
     pub rtt: Rtt,
     pub mode: Mode,
@@ -368,6 +370,8 @@ impl Conn {
             last_ack_sent: Seq(0),
             sack: false,
             board: Scoreboard::default(),
+            delivery: Delivery::default(),
+            holds: Held::default(),
             congestion: Congestion::new(options.congestion, mss),
             rtt: Rtt::bounded(options.rto_bounds),
             mode: Mode::Open,
@@ -434,6 +438,26 @@ impl Conn {
     /// Bytes that were never sent.
     pub fn unsent(&self) -> usize {
         if self.fin_sent { 0 } else { self.data_end().after(self.snd_nxt) }
+    }
+
+    /// What keeps data from being sent.
+    fn hold(&self) -> Hold {
+        let free = self.congestion.cwnd > self.board.in_flight;
+        let window = self.snd_una.plus(self.snd_wnd).after(self.snd_nxt);
+        match self.unsent() {
+            0 if self.board.is_empty() => Hold::Idle,
+            0 if free && self.write_blocked && self.state.sends() => Hold::Buffer,
+            unsent if free && window < self.mss.min(unsent) => Hold::Window,
+            _ => Hold::Path,
+        }
+    }
+
+    /// Whether there is less to send than could go (as `tcp_rate_check_app_limited`).
+    pub fn note_starved(&mut self) {
+        let flight = self.board.in_flight;
+        if self.unsent() < self.mss && flight < self.congestion.cwnd && self.board.lost == 0 {
+            self.delivery.starved(flight);
+        }
     }
 
     /// Room for more data of the user; none while as much is unsent as TCP_NOTSENT_LOWAT allows.
@@ -545,6 +569,7 @@ impl Conn {
 
     /// Tells the user what happened and sets the timer: the end of everything that changes a connection.
     pub fn settle(&mut self, net: &mut Net) {
+        self.holds.set(self.hold(), net.now);
         let held = self.held();
         if held != self.accounted {
             net.memory.account(self.accounted, held);

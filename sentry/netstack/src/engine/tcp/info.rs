@@ -61,6 +61,13 @@ pub struct TcpInfo {
     /// Bytes a second: what the window makes of a round trip, and what is allowed.
     pub pacing_rate: u64,
     pub most_pacing: u64,
+    /// Bytes a second that arrived at the peer, and whether the user gave no more to send.
+    pub delivery_rate: u64,
+    pub delivery_starved: bool,
+    /// How long there was data to send, and how long that waited for the peer's window or for room in the send buffer.
+    pub busy: Duration,
+    pub window_limited: Duration,
+    pub buffer_limited: Duration,
 }
 
 /// One line of a listing.
@@ -95,6 +102,8 @@ impl Tcp {
         let mss = conn.mss.max(1);
         let segments = |bytes: usize| bytes.div_ceil(mss).min(u32::MAX as usize) as u32;
         let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (delivery_rate, delivery_starved) = conn.delivery.rate();
+        let (busy, window_limited, buffer_limited) = conn.holds.times(now);
         Some(TcpInfo {
             state: conn.state.number(),
             ca_state: match conn.mode {
@@ -143,12 +152,16 @@ impl Tcp {
             data_segments_out: conn.counters.data_segments_out,
             data_segments_in: conn.counters.data_segments_in,
             dsack_duplicates: conn.counters.dsack_duplicates,
-            delivered: segments(usize::try_from(conn.counters.bytes_delivered).unwrap_or(usize::MAX))
-                .saturating_add(1),
+            delivered: segments(usize::try_from(conn.delivery.bytes).unwrap_or(usize::MAX)).saturating_add(1),
             out_of_order: conn.counters.out_of_order,
             timeouts: u16::try_from(conn.counters.timeouts).unwrap_or(u16::MAX),
             pacing_rate: conn.pacing_rate(),
             most_pacing: conn.options.pacing.unwrap_or(u64::MAX),
+            delivery_rate,
+            delivery_starved,
+            busy,
+            window_limited,
+            buffer_limited,
         })
     }
 

@@ -10,6 +10,7 @@ mod cookie;
 mod info;
 mod input;
 mod output;
+mod rate;
 mod recovery;
 mod remnant;
 mod rtt;

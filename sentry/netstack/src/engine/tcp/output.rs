@@ -256,7 +256,8 @@ impl Conn {
     /// Sends a run again.
     pub fn send_again(&mut self, net: &mut Net, seq: Seq, end: Seq) {
         let now = net.now;
-        self.board.resent(seq, now);
+        let mark = self.delivery.mark(self.board.in_flight == 0, now);
+        self.board.resent(seq, now, mark);
         let length = end.after(seq);
         self.prr_out += length;
         self.counters.retransmissions += length.div_ceil(self.mss).max(1) as u32;
@@ -420,7 +421,8 @@ impl Conn {
         if end > seq && now.since(self.data_at) < ACK_WAIT && self.rcv_position > 0 {
             self.pingpong = true;
         }
-        self.board.push(seq, end, now);
+        let mark = self.delivery.mark(self.board.in_flight == 0, now);
+        self.board.push(seq, end, now, mark);
         self.prr_out += length;
         self.send_run(net, seq, end);
     }

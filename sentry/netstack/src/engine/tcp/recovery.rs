@@ -43,7 +43,8 @@ impl Conn {
         } else {
             self.board.acknowledge(una, ack, &blocks, self.rtt.least(), now)
         };
-        self.counters.bytes_delivered += acked.delivered as u64;
+        let newest = acked.newest.map(|sent| (sent.at, sent.mark));
+        self.delivery.arrived(acked.delivered, newest, self.rtt.least(), now);
         if acked.cumulative > 0 {
             self.advance_una(net, segment, &acked);
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::super::time::Time;
+use super::rate::Mark;
 use super::seq::Seq;
 
 /// Pieces over which foreign block edges do not split any more.
@@ -26,6 +27,7 @@ pub struct Sent {
     pub fate: Fate,
     /// It was sent more than once.
     pub again: bool,
+    pub mark: Mark,
 }
 
 impl Sent {
@@ -45,6 +47,8 @@ pub struct Acked {
     pub rtt: Option<Duration>,
     /// The acknowledgement covers something sent again.
     pub retransmitted: bool,
+    /// The run that was sent last of those delivered.
+    pub newest: Option<Sent>,
 }
 
 #[derive(Debug, Default)]
@@ -79,9 +83,9 @@ impl Scoreboard {
     }
 
     /// Notes what was sent for the first time.
-    pub fn push(&mut self, seq: Seq, end: Seq, at: Time) {
+    pub fn push(&mut self, seq: Seq, end: Seq, at: Time, mark: Mark) {
         self.in_flight += end.after(seq);
-        self.list.push_back(Sent { seq, end, at, fate: Fate::InFlight, again: false });
+        self.list.push_back(Sent { seq, end, at, fate: Fate::InFlight, again: false, mark });
     }
 
     fn account(&mut self, fate: Fate, length: usize, add: bool) {
@@ -127,12 +131,12 @@ impl Scoreboard {
     }
 
     /// Notes that a run was sent again.
-    pub fn resent(&mut self, seq: Seq, now: Time) {
+    pub fn resent(&mut self, seq: Seq, now: Time, mark: Mark) {
         if let Some(index) = self.list.iter().position(|sent| sent.seq == seq) {
             self.set(index, Fate::InFlight);
             if let Some(sent) = self.list.get_mut(index) {
                 sent.again = true;
-                sent.at = now;
+                (sent.at, sent.mark) = (now, mark);
             }
         }
     }
@@ -153,6 +157,9 @@ impl Scoreboard {
 
     fn advance(&mut self, sent: &Sent, now: Time, least: Duration, acked: &mut Acked) {
         let rtt = now.since(sent.at);
+        if acked.newest.is_none_or(|newest| (newest.at, newest.end) <= (sent.at, sent.end)) {
+            acked.newest = Some(*sent);
+        }
         if sent.again {
             acked.retransmitted = true;
             // It may be the first copy's acknowledgement (RFC 8985, 6.2, step 2).
@@ -316,7 +323,7 @@ mod tests {
     fn board(count: u32) -> Scoreboard {
         let mut board = Scoreboard::default();
         for n in 0..count {
-            board.push(Seq(n * 1000), Seq((n + 1) * 1000), Time::from_millis(u64::from(n)));
+            board.push(Seq(n * 1000), Seq((n + 1) * 1000), Time::from_millis(u64::from(n)), Mark::default());
         }
         board
     }
@@ -331,7 +338,7 @@ mod tests {
         let (lost, wait) = board.detect(Time::from_millis(20), MS * 16, MS * 16, true);
         assert_eq!((lost, wait), (1000, None));
         assert_eq!(board.next_lost(400), Some((Seq(1000), Seq(1400))));
-        board.resent(Seq(1000), Time::from_millis(21));
+        board.resent(Seq(1000), Time::from_millis(21), Mark::default());
         assert_eq!((board.lost, board.in_flight), (600, 400));
         assert_eq!(board.next_lost(9999), Some((Seq(1400), Seq(2000))));
     }
@@ -339,7 +346,7 @@ mod tests {
     #[test]
     fn blocks_split_runs() {
         let mut board = Scoreboard::default();
-        board.push(Seq(0), Seq(64_000), Time(0));
+        board.push(Seq(0), Seq(64_000), Time(0), Mark::default());
         board.acknowledge(Seq(0), Seq(0), &[(Seq(10_000), Seq(20_000))], MS, Time::from_millis(5));
         assert_eq!((board.sacked, board.in_flight, board.pieces()), (10_000, 54_000, 3));
         board.acknowledge(Seq(0), Seq(15_000), &[], MS, Time::from_millis(5));

@@ -343,3 +343,63 @@ fn an_acknowledgement_waits_as_long_as_it_may() {
         assert!(matches!(&sent[..], [one] if one.at.since(begun).as_millis() == waits), "{sent:?}");
     }
 }
+
+/// Ends of a connection with 20 ms there and back.
+fn far_apart(options: ConnOptions) -> (World, Handle, Handle) {
+    let impairment = Impairment { delay: MS * 10, ..Impairment::default() };
+    let mut world = World::new(Setup { impairment, ..Setup::default() });
+    let (a, b) = connect(&mut world, false, options, MS * 100).unwrap();
+    world.run(MS * 100);
+    (world, a, b)
+}
+
+#[test]
+fn the_rate_of_delivery_is_measured() {
+    let (mut world, a, _) = far_apart(ConnOptions { pacing: Some(1_000_000), ..ConnOptions::default() });
+    let info = |world: &World| world.engines[0].tcp.info(a, world.now).unwrap();
+    assert_eq!(info(&world).delivery_rate, 0);
+    send(&mut world, 0, a, &[1; 100_000]);
+    world.run(MS * 200);
+    let seen = info(&world);
+    assert!((900_000..1_100_000).contains(&seen.delivery_rate), "{}", seen.delivery_rate);
+    // Who gives little is not a slow path.
+    for _ in 0..10 {
+        send(&mut world, 0, a, &[1; 1000]);
+        world.run(MS * 100);
+    }
+    assert_eq!(info(&world).delivery_rate, seen.delivery_rate);
+    // 100,000 bytes a second and the way, then 10 times there and back and whatever their acknowledgements waited.
+    assert!((300..1200).contains(&info(&world).busy.as_millis()), "{:?}", info(&world).busy);
+    assert_eq!((info(&world).window_limited, info(&world).buffer_limited), Default::default());
+}
+
+#[test]
+fn what_holds_data_back_is_told() {
+    // The peer does not read.
+    let (mut world, a, b) =
+        far_apart(ConnOptions { receive_buffer: Some(20_000), ..ConnOptions::default() });
+    let info = |world: &World| world.engines[0].tcp.info(a, world.now).unwrap();
+    send(&mut world, 0, a, &[1; 60_000]);
+    world.run(MS * 1000);
+    let seen = info(&world);
+    assert!(seen.window_limited > MS * 850 && seen.busy >= seen.window_limited, "{seen:?}");
+    while read(&mut world, 1, b) > 0 {
+        world.run(MS * 300);
+    }
+    let idle = info(&world).busy;
+    world.run(MS * 1000);
+    assert_eq!(info(&world).busy, idle);
+    // A user who would give more than the buffer takes.
+    let (mut world, a, b) = far_apart(ConnOptions { send_buffer: Some(4000), ..ConnOptions::default() });
+    let until = world.now + MS * 1000;
+    while world.now < until {
+        let now = world.now;
+        let engine = &mut world.engines[0];
+        engine.set_now(now);
+        let _ = engine.tcp.send(&mut engine.net, a, &[1; 8000]);
+        world.run(MS);
+        read(&mut world, 1, b);
+    }
+    let seen = world.engines[0].tcp.info(a, world.now).unwrap();
+    assert!(seen.buffer_limited > MS * 500 && seen.window_limited.is_zero(), "{seen:?}");
+}
