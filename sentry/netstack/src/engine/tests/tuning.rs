@@ -376,8 +376,7 @@ fn the_rate_of_delivery_is_measured() {
 #[test]
 fn what_holds_data_back_is_told() {
     // The peer does not read.
-    let (mut world, a, b) =
-        far_apart(ConnOptions { receive_buffer: Some(20_000), ..ConnOptions::default() });
+    let (mut world, a, b) = far_apart(ConnOptions { receive_buffer: Some(20_000), ..ConnOptions::default() });
     let info = |world: &World| world.engines[0].tcp.info(a, world.now).unwrap();
     send(&mut world, 0, a, &[1; 60_000]);
     world.run(MS * 1000);
