@@ -553,7 +553,8 @@ pub const CASES: &[Case] = &[
             // It is the parent who says so: nothing keeps the order of two that print.
             if seen().contains("SIGCONT") { 3 } else { 4 }
         });
-        pause_ms(20);
+        // It sleeps when it listens to both.
+        asleep(child);
         ret("stop", sys!(kill, child, SIGSTOP));
         let mut status = 0i32;
         let waited = loop {
