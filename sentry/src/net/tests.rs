@@ -94,9 +94,9 @@ impl Peer {
                 self.held = Some(frame);
                 continue;
             }
-            self.engine.receive(now, 2, frame);
+            self.engine.receive(now, 2, [frame]);
             if let Some(held) = self.held.take() {
-                self.engine.receive(now, 2, held);
+                self.engine.receive(now, 2, [held]);
             }
         }
         self.engine.events();

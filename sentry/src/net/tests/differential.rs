@@ -160,7 +160,7 @@ impl Bench {
         let answers = std::mem::take(&mut self.router.state.lock().expect("the router").answers);
         for answer in answers {
             let now = self.peer.now();
-            self.peer.engine.receive(now, 2, RxFrame::from(answer));
+            self.peer.engine.receive(now, 2, [RxFrame::from(answer)]);
         }
         self.peer.link.flush();
     }
