@@ -4,8 +4,9 @@ C() { ctr -a "$BASE/containerd/sock" -n e2e "$@"; }
 crun() {
     local options=()
     [ "$RT" = runc ] || options=(--runc-binary "$BASE/runsc" --runc-root "$BASE/containerd/runsc-state")
-    C run --runtime io.containerd.runc.v2 "${options[@]}" --cgroup "$PARENT/$N" "$@"
+    C run --runtime io.containerd.runc.v2 "${options[@]}" $(cgroup_option) "$@"
 }
+cgroup_option() { if [ "$CGROUPS" = systemd ]; then echo "--runc-systemd-cgroup --cgroup $PARENT:ctr:$N"; else echo "--cgroup $PARENT/$N"; fi; }
 image=docker.io/library/bb:latest
 remove() {
     C tasks rm -f "$1"
@@ -22,8 +23,9 @@ pid_of_task() { C tasks ls | awk -v n="$1" '$1 == n { print $2 }'; }
 parent_of() { awk '/^PPid:/ { print $2 }' "/proc/$1/status"; }
 # Processes in the cgroup of a container, by name.
 in_cgroup() { # CONTAINER COMM
-    local pid
-    for pid in $(cat "/sys/fs/cgroup/pids$PARENT/$1/cgroup.procs" "/sys/fs/cgroup$PARENT/$1/cgroup.procs" 2> /dev/null); do
+    local pid group
+    group=$(group "$1" ctr-)
+    for pid in $(cat "/sys/fs/cgroup/pids$group/cgroup.procs" "/sys/fs/cgroup$group/cgroup.procs" 2> /dev/null); do
         [ "$(cat "/proc/$pid/comm")" != "$2" ] || echo "$pid"
     done
 }
@@ -112,7 +114,7 @@ for target in $(RANDOM=$seed; for t in "${targets[@]}"; do echo "$RANDOM $t"; do
     soon remove "$N"
     eq "$(C tasks exec --exec-id "r$round" "$N-keep" echo inside)" inside
     soon test ! -e "$BASE/containerd/runsc-state/e2e/$N"
-    eq "$(find /sys/fs/cgroup -type d -path "*$PARENT/$N")" ''
+    soon is '' find /sys/fs/cgroup -type d -path "*$(group "$N" ctr-)"
     eq "$(pid_of_task "$N-keep")" "$kept"
 done
 ## kill-all
@@ -130,7 +132,7 @@ has "$(C tasks ls)" RUNNING
 code 0 C tasks exec --exec-id a "$N" true
 ## terminal
 out=$(script -qec "stty cols 91 rows 33; ctr -a $BASE/containerd/sock -n e2e run -t --rm --runtime io.containerd.runc.v2 \
-    $([ "$RT" = runc ] || echo --runc-binary "$BASE/runsc" --runc-root "$BASE/containerd/runsc-state") --cgroup $PARENT/$N \
+    $([ "$RT" = runc ] || echo --runc-binary "$BASE/runsc" --runc-root "$BASE/containerd/runsc-state") $(cgroup_option) \
     $image $N sh -c 'tty; until [ \"\$(stty size)\" = \"33 91\" ]; do sleep 0.1; done; stty size'" /dev/null < /dev/null)
 has "$out" '33 91'
 ## daemon-killed [alone]

@@ -15,6 +15,7 @@ import urllib.parse
 import grpc
 
 BASE, RT, N = os.environ["BASE"], os.environ["RT"], os.environ["N"]
+PARENT, PATIENCE = os.environ["PARENT"], int(os.environ["PATIENCE"])
 POD, CONTAINER, NODE = 0, 1, 2
 
 
@@ -88,7 +89,7 @@ channel = grpc.insecure_channel(f"unix://{BASE}/containerd/sock")
 
 
 def call(method, fields):
-    return channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")(encode(fields), timeout=90)
+    return channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")(encode(fields), timeout=90 * PATIENCE)
 
 
 def same(got, wanted):
@@ -97,7 +98,7 @@ def same(got, wanted):
 
 
 def soon(what, seconds=20):
-    end = time.time() + seconds
+    end = time.time() + seconds * PATIENCE
     while time.time() < end:
         if what():
             return
@@ -117,7 +118,7 @@ class Pod:
         self.config = {
             1: {1: f"{N}-{name}", 2: f"uid-{N}-{name}", 3: "e2e", 4: 1},
             3: self.logs,
-            8: {1: os.environ["PARENT"], 2: {1: self.options, **(linux or {})}},
+            8: {1: PARENT, 2: {1: self.options, **(linux or {})}},
         }
         if network == POD:
             self.config[2] = "podname"
@@ -195,7 +196,7 @@ class Stream:
 
     def __init__(self, url):
         place = urllib.parse.urlparse(url)
-        self.socket = socket.create_connection((place.hostname, place.port), timeout=30)
+        self.socket = socket.create_connection((place.hostname, place.port), timeout=30 * PATIENCE)
         self.socket.sendall(
             f"GET {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -262,7 +263,7 @@ def open_exec(id, *command, tty=False, stdin=True):
     return Stream(get(call("Exec", fields), 1).decode())
 
 
-def execute(id, *command, timeout=30):
+def execute(id, *command, timeout=30 * PATIENCE):
     answer = call("ExecSync", {1: id, 2: list(command), 3: timeout})
     return get(answer, 1, default=b"").decode(), get(answer, 2, default=b"").decode(), get(answer, 3)
 
@@ -499,8 +500,8 @@ def privileges():
 
 def residue():
     def left():
-        places = [f"{BASE}/containerd/runsc-state", f"{BASE}/containerd/state/io.containerd.runtime.v2.task/k8s.io"]
-        places += [f"/sys/fs/cgroup/{c}{os.environ['PARENT']}" for c in ("memory", "cpu", "pids", "freezer", "")]
+        places = [f"{BASE}/containerd/runsc-state/k8s.io", f"{BASE}/containerd/state/io.containerd.runtime.v2.task/k8s.io"]
+        places += [f"/sys/fs/cgroup/{c}/{PARENT}" for c in ("memory", "cpu", "pids", "freezer", "")]
         return {f"{p}/{e}" for p in places if os.path.isdir(p) for e in os.listdir(p) if os.path.isdir(f"{p}/{e}")}
 
     before = left()

@@ -114,7 +114,7 @@ chaos() { # SEED WHO…
             [ -z "$process" ] || soon gone "$process"
             [ -z "$gofer" ] || soon gone "$gofer"
             # runc that was killed while it made them leaves them.
-            [ "$RT" = runc ] || soon sh -c "! find /sys/fs/cgroup -maxdepth 3 -name $id | grep ."
+            [ "$RT" = runc ] || soon sh -c "! find /sys/fs/cgroup -maxdepth 3 -name '*$id*' | grep ."
         fi
         # Nothing but the bystanders is left: no process of a sandbox, and no container.
         soon is "$before" parts

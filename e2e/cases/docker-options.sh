@@ -177,15 +177,18 @@ run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'x=a; while :; do x=$x$x
 has "$(D events --since "$since" --until "$(($(date +%s) + 1))" --filter "label=case=$N" --format '{{.Action}}' | tr '\n' ' ')" oom
 ## limits-in-the-cgroup
 run -d --name "$N" --cpu-shares 300 --cpuset-mems 0 --memory 50m --memory-reservation 30m --pids-limit 77 --blkio-weight 300 bb sleep 100 > /dev/null 2>&1
-id=$(field "$N" .Id)
-eq "$(cat /sys/fs/cgroup/cpu"$PARENT"/"$id"/cpu.shares 2> /dev/null || echo 300)" 300
-eq "$(cat /sys/fs/cgroup/memory"$PARENT"/"$id"/memory.soft_limit_in_bytes 2> /dev/null || cat /sys/fs/cgroup"$PARENT"/"$id"/memory.low)" 31457280
+group=$(docker_group "$N")
+# Shares of 300 are a weight of 12.
+has ' 300 12 ' " $(limit "$group" cpu.shares cpu.weight) "
+eq "$(limit "$group" memory.soft_limit_in_bytes memory.low)" 31457280
+eq "$(limit "$group" memory.limit_in_bytes memory.max)" 52428800
+eq "$(limit "$group" cpuset.mems cpuset.mems)" 0
 ## cgroup-is-gone
 run -d --name "$N" bb sleep 100 > /dev/null
 id=$(field "$N" .Id)
-[ "$(find /sys/fs/cgroup -maxdepth 3 -name "$id" | wc -l)" -gt 0 ]
+[ "$(find /sys/fs/cgroup -maxdepth 3 -name "*$id*" | wc -l)" -gt 0 ]
 D rm -f "$N" > /dev/null
-eq "$(find /sys/fs/cgroup -maxdepth 3 -name "$id" | wc -l)" 0
+soon is 0 sh -c "find /sys/fs/cgroup -maxdepth 3 -name '*$id*' | wc -l"
 ## cgroup-namespace
 eq "$(run --rm --cgroupns=private bb sh -c 'cut -d: -f3 /proc/self/cgroup | sort -u')" /
 ## ulimits

@@ -205,12 +205,12 @@ D rm "$N" > /dev/null
 ## update-memory
 run -d --name "$N" --memory 100m bb sleep 100 > /dev/null
 D update --memory 200m --memory-swap 400m "$N" > /dev/null
-eq "$(cat /sys/fs/cgroup/memory"$PARENT"/"$(field "$N" .Id)"/memory.limit_in_bytes 2> /dev/null || cat /sys/fs/cgroup"$PARENT"/"$(field "$N" .Id)"/memory.max)" 209715200
+eq "$(limit "$(docker_group "$N")" memory.limit_in_bytes memory.max)" 209715200
 code 0 D exec "$N" true
 ## update-cpus
 run -d --name "$N" bb sleep 100 > /dev/null
 D update --cpus 0.5 "$N" > /dev/null
-eq "$(cat /sys/fs/cgroup/cpu"$PARENT"/"$(field "$N" .Id)"/cpu.cfs_quota_us 2> /dev/null || cut -d' ' -f1 /sys/fs/cgroup"$PARENT"/"$(field "$N" .Id)"/cpu.max)" 50000
+eq "$(limit "$(docker_group "$N")" cpu.cfs_quota_us cpu.max | cut -d' ' -f1)" 50000
 ## cp-out
 run -d --name "$N" bb sh -c 'echo data > /made; mkdir -p /dir/sub; echo x > /dir/sub/f; exec sleep 100' > /dev/null
 soon D exec "$N" test -e /dir/sub/f
@@ -443,7 +443,7 @@ has "$out" "can't fork"
 eq "$(run --rm --pids-limit 20 bb sh -c 'for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2 & done; wait; echo all')" all
 ## cpus
 run -d --name "$N" --cpus 0.5 bb sleep 100 > /dev/null
-eq "$(cat /sys/fs/cgroup/cpu"$PARENT"/"$(field "$N" .Id)"/cpu.cfs_quota_us 2> /dev/null || cut -d' ' -f1 /sys/fs/cgroup"$PARENT"/"$(field "$N" .Id)"/cpu.max)" 50000
+eq "$(limit "$(docker_group "$N")" cpu.cfs_quota_us cpu.max | cut -d' ' -f1)" 50000
 ## cpuset
 eq "$(run --rm --cpuset-cpus 0 bb nproc)" 1
 ## sysctl

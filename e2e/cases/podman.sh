@@ -2,7 +2,7 @@
 P() {
     local runtime=runc
     [ "$RT" = runc ] || runtime=$BASE/runsc
-    podman --root "$BASE/podman/root" --runroot "$BASE/podman/run" --tmpdir "$BASE/podman/tmp" --cgroup-manager cgroupfs --events-backend file \
+    podman --root "$BASE/podman/root" --runroot "$BASE/podman/run" --tmpdir "$BASE/podman/tmp" --cgroup-manager "$CGROUPS" --events-backend file \
         --storage-driver overlay --network-config-dir "$BASE/podman/networks" --runtime "$runtime" "$@"
 }
 prun() { P run --network none --cgroup-parent "$PARENT" --label "case=$N" "$@"; }
@@ -36,7 +36,7 @@ rootless() {
         # A short name: that of the socket of slirp4netns begins with it.
         mount --bind "$0/r" /mnt
         exec setpriv --reuid 5500 --regid 5500 --init-groups env -i PATH="$PATH" HOME="$0/home" \
-            XDG_RUNTIME_DIR=/mnt RUNSC_E2E="$RUNSC_E2E" BASE="$BASE" RT="$RT" N="$N" bash -eu -o pipefail -c "$1"
+            XDG_RUNTIME_DIR=/mnt RUNSC_E2E="$RUNSC_E2E" BASE="$BASE" PATIENCE="$PATIENCE" RT="$RT" N="$N" bash -eu -o pipefail -c "$1"
     ' "$place" "$(declare -f note eq has code soon is)
         R() {
             podman --cgroup-manager cgroupfs --events-backend file --storage-driver vfs \
@@ -197,7 +197,7 @@ code 1 P healthcheck run "$N"
 P exec "$N" touch /healthy
 code 0 P healthcheck run "$N"
 ## terminal
-out=$(script -qec "stty cols 91 rows 33; podman --root $BASE/podman/root --runroot $BASE/podman/run --tmpdir $BASE/podman/tmp --cgroup-manager cgroupfs --events-backend file --storage-driver overlay --runtime $([ "$RT" = runc ] && echo runc || echo "$BASE/runsc") run --rm -it --network none --cgroup-parent $PARENT --label case=$N bb sh -c 'tty; until [ \"\$(stty size)\" = \"33 91\" ]; do sleep 0.1; done; stty size'" /dev/null < /dev/null)
+out=$(script -qec "stty cols 91 rows 33; podman --root $BASE/podman/root --runroot $BASE/podman/run --tmpdir $BASE/podman/tmp --cgroup-manager $CGROUPS --events-backend file --storage-driver overlay --runtime $([ "$RT" = runc ] && echo runc || echo "$BASE/runsc") run --rm -it --network none --cgroup-parent $PARENT --label case=$N bb sh -c 'tty; until [ \"\$(stty size)\" = \"33 91\" ]; do sleep 0.1; done; stty size'" /dev/null < /dev/null)
 has "$out" '/dev/'
 has "$out" '33 91'
 ## attach
@@ -233,18 +233,14 @@ eq "$(cat "$BASE/$N.v/f")" x
 rm -r "$BASE/$N.v"
 ## limits
 prun -d --name "$N" --memory 100m --pids-limit 20 bb sleep 100 > /dev/null
-limit() { # OF V1, OF V2
-    local id
-    id=$(P inspect -f '{{.Id}}' "$N")
-    cat "/sys/fs/cgroup/${1%%.*}$PARENT/libpod-$id/$1" "/sys/fs/cgroup$PARENT/libpod-$id/$2" 2> /dev/null | head -1
-}
-eq "$(limit memory.limit_in_bytes memory.max)" 104857600
+group=$(group "libpod-$(P inspect -f '{{.Id}}' "$N")")
+eq "$(limit "$group" memory.limit_in_bytes memory.max)" 104857600
 has "$(P exec "$N" sh -c 'for i in $(seq 40); do sleep 5 & done' 2>&1 || true)" "can't fork"
 # Those that are left of it take the place of what exec starts; runc itself needs some.
 # runc needs some of its own.
 soon P exec "$N" true
 P update --memory 200m "$N" > /dev/null
-eq "$(limit memory.limit_in_bytes memory.max)" 209715200
+eq "$(limit "$group" memory.limit_in_bytes memory.max)" 209715200
 soon P exec "$N" true
 ## pod
 P pod create --name "$N" --network none --cgroup-parent "$PARENT" --share ipc,net,uts --infra-image bb --infra-command 'sleep 1000' > /dev/null

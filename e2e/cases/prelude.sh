@@ -1,5 +1,6 @@
 # What all cases share. Set by the runner: BASE (the run's directory), RT (the runtime), N (a name of
-# this case with this runtime), ENGINE, PARENT (cgroup of all containers), CASES (this folder).
+# this case with this runtime), ENGINE, CGROUPS (who makes cgroups: cgroupfs, systemd), PARENT (cgroup of all containers:
+# /NAME, or with systemd NAME.slice), PATIENCE (times that waiting may take longer than usual), CASES (this folder).
 
 note() { echo "case: $*" >&2; }
 # eq GOT WANTED
@@ -22,13 +23,18 @@ skip() {
 # soon COMMAND…: succeeds within 20 seconds
 soon() {
     local i
-    for i in $(seq 100); do
+    for i in $(seq $((100 * PATIENCE))); do
         if "$@" > /dev/null 2>&1; then return 0; fi
         sleep 0.2
     done
     note "never: $*"
     return 1
 }
+# group NAME [PREFIX]: the cgroup of a container, below where its hierarchy is mounted. The prefix is what the engine puts
+# before the name of a scope of systemd.
+group() { if [ "$CGROUPS" = systemd ]; then echo "/$PARENT/${2:-}$1.scope"; else echo "$PARENT/$1"; fi; }
+# limit GROUP FILE-OF-V1 FILE-OF-V2
+limit() { cat "/sys/fs/cgroup/${2%%.*}$1/$2" "/sys/fs/cgroup$1/$3" 2> /dev/null | head -1; }
 # Whether the engine may give all capabilities that there are.
 all_capabilities() {
     local have
@@ -80,6 +86,7 @@ D() { docker -H "unix://$BASE/docker.sock" "$@"; }
 run() { D run --runtime="$RT" --label "case=$N" --network="${NET:-none}" "$@"; }
 pid_of() { D inspect -f '{{.State.Pid}}' "$1"; }
 field() { D inspect -f "{{$2}}" "$1"; }
+docker_group() { group "$(field "$1" .Id)" docker-; }
 
 # A command that daemons are to be run by.
 INSIDE=()
@@ -94,7 +101,8 @@ docker_daemon() { # NAME ARGUMENTS…: a daemon with its own socket, in the back
  "cgroup-parent": "$PARENT"}
 J
     setsid "${inside[@]}" dockerd --config-file "$BASE/$name/daemon.json" --data-root "$BASE/$name/data" \
-        --exec-root "$BASE/$name/exec" -H "unix://$BASE/$name.sock" --pidfile "$BASE/$name/pid" "$@" \
+        --exec-root "$BASE/$name/exec" -H "unix://$BASE/$name.sock" --pidfile "$BASE/$name/pid" \
+        --exec-opt "native.cgroupdriver=$CGROUPS" "$@" \
         < /dev/null >> "$BASE/$name/log" 2>&1 9>&- &
     soon docker -H "unix://$BASE/$name.sock" version || { tail -5 "$BASE/$name/log"; return 1; }
 }
@@ -178,6 +186,8 @@ start_containerd() {
 }
 start_cri() { start_containerd; }
 start_shared_containerd() {
+    local systemd=false
+    [ "$CGROUPS" != systemd ] || systemd=true
     mkdir -p "$BASE/containerd/cni"
     cat > "$BASE/containerd/config.toml" <<C
 version = 2
@@ -196,11 +206,14 @@ state = "$BASE/containerd/state"
     conf_dir = "$BASE/containerd/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = $systemd
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc.options]
       BinaryName = "$BASE/runsc"
       Root = "$BASE/containerd/runsc-state"
+      SystemdCgroup = $systemd
 C
     cat > "$BASE/containerd/cni/10-e2e.conflist" <<J
 {"cniVersion": "0.4.0", "name": "e2e", "plugins": [{"type": "bridge", "bridge": "e2e0", "isGateway": true,

@@ -11,9 +11,14 @@ pub const BASE: &str = "/var/tmp/runsc-e2e";
 /// The variable by which everything that a run starts is known, and which children inherit.
 pub const MARK: &str = "RUNSC_E2E";
 
-/// The cgroup below which the containers of a run are.
+/// The cgroup below which the containers of a run are, where engines make cgroups themselves.
 pub fn cgroup_name(run: u32) -> String {
     format!("runsc-e2e-{run}")
+}
+
+/// The same where they have systemd make them. No dashes: for systemd they are levels.
+pub fn slice_name(run: u32) -> String {
+    format!("runsc_e2e_{run}.slice")
 }
 
 /// Sweeps up after runs whose runner is gone.
@@ -84,8 +89,8 @@ fn cgroups(run: u32) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let mut places = vec![root.to_owned()];
     places.extend(below(root));
-    let name = cgroup_name(run);
-    places.into_iter().map(|p| p.join(&name)).filter(|p| p.is_dir()).collect()
+    let names = [cgroup_name(run), slice_name(run)];
+    places.iter().flat_map(|p| names.each_ref().map(|n| p.join(n))).filter(|p| p.is_dir()).collect()
 }
 
 fn below(group: &Path) -> Vec<PathBuf> {

@@ -5,7 +5,9 @@
 //! gone in the end. Needs root and the engines' packages; `.ci/run e2e` installs them.
 //! Environment: `RUNSC` (the binary), `E2E_RUNTIMES` (default `runc runsc`), `E2E_KEEP` (show each output),
 //! `E2E_PODS` (how many pods `cri::many-pods` makes in a row, default 50), `E2E_SEED` (which moments and victims the cases of
-//! chaos choose), `E2E_STRICT` (what a case lacks is a failure; otherwise the case is skipped and says why).
+//! chaos choose), `E2E_STRICT` (what a case lacks is a failure; otherwise the case is skipped and says why), `E2E_CGROUPS`
+//! (`systemd`: engines and runtimes have it make their cgroups; default `cgroupfs`), `E2E_PATIENCE` (a number of times that all
+//! limits of time are longer, for a slow machine).
 
 mod place;
 

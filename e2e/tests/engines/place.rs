@@ -32,6 +32,10 @@ type Started = Arc<OnceLock<Result<(), String>>>;
 pub struct Place {
     base: PathBuf,
     runtimes: Vec<String>,
+    /// Who makes cgroups: the engines (`cgroupfs`) or `systemd`.
+    cgroups: String,
+    /// Times as long as usual may everything take.
+    patience: u32,
     /// The directory with everything in it, and the process that holds the network namespace.
     ready: OnceLock<Result<u32, String>>,
     engines: Mutex<HashMap<String, Started>>,
@@ -43,6 +47,8 @@ impl Place {
         Place {
             base: Path::new(sweep::BASE).join(std::process::id().to_string()),
             runtimes: runtimes.split_ascii_whitespace().map(str::to_owned).collect(),
+            cgroups: std::env::var("E2E_CGROUPS").unwrap_or_else(|_| "cgroupfs".to_owned()),
+            patience: std::env::var("E2E_PATIENCE").map_or(1, |n| n.parse().expect("E2E_PATIENCE: a number")),
             ready: OnceLock::new(),
             engines: Mutex::new(HashMap::new()),
         }
@@ -101,12 +107,17 @@ impl Place {
         let holder = self.ready.get_or_init(|| self.prepare()).clone()?;
         let run = std::process::id();
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", &limit.to_string(), "nsenter"]);
+        command.args(["-k", "5", &(limit * self.patience).to_string(), "nsenter"]);
         command.arg(format!("--net=/proc/{holder}/ns/net"));
         command.args(["bash", "-eu", "-o", "pipefail", "-c", script]);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin");
         command.env("HOME", &self.base).env("BASE", &self.base).env("LC_ALL", "C");
-        command.env("PARENT", format!("/{}", sweep::cgroup_name(run)));
+        let parent = match self.cgroups.as_str() {
+            "systemd" => sweep::slice_name(run),
+            _ => format!("/{}", sweep::cgroup_name(run)),
+        };
+        command.env("CGROUPS", &self.cgroups).env("PARENT", parent);
+        command.env("PATIENCE", self.patience.to_string());
         command.env("CASES", Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"));
         // Kept for the next run: what takes long to make.
         command.env("STORE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e"));
