@@ -42,7 +42,7 @@ rm "$BASE/$N.err"
 eq "$(crun --rm $image "$N" sh -c 'echo out; echo err >&2' 2> /dev/null)" out
 ## stdin
 # Not at once: ctr misses the end of its input while the task is being made.
-eq "$({ echo hello; sleep 2; } | crun --rm $image "$N" cat)" hello
+eq "$({ echo hello; sleep $((2 * PATIENCE)); } | crun --rm $image "$N" cat)" hello
 ## detached
 crun -d $image "$N" sleep 100
 has "$(C tasks ls)" RUNNING

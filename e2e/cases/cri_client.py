@@ -110,6 +110,20 @@ def processes_of_host():
     return [p for p in os.listdir("/proc") if p.isdigit()]
 
 
+def remove_container(id):
+    """Asks again, as kubelet does: after the end of a shim containerd 1.6 may not have noted yet that the container is over."""
+    def done():
+        try:
+            call("RemoveContainer", {1: id})
+            return True
+        except grpc.RpcError as e:
+            if "is still running" not in e.details():
+                raise
+            return False
+
+    soon(done)
+
+
 class Pod:
     def __init__(self, name="pod", pid=CONTAINER, network=NODE, linux=None):
         self.options = {1: network, 2: pid, 3: POD}
@@ -155,7 +169,7 @@ class Pod:
     def remove(self):
         call("StopPodSandbox", {1: self.id})
         for id in self.containers:
-            call("RemoveContainer", {1: id})
+            remove_container(id)
         call("RemovePodSandbox", {1: self.id})
 
     def __enter__(self):

@@ -428,8 +428,8 @@ run --name "$N" --memory 20m --memory-swap 20m bb sh -c 'x=a; while :; do x=$x$x
 eq "$(field "$N" .State.OOMKilled)" true
 ## memory-seen
 # By the engine, and what is used counts.
-run -d --name "$N" --memory 100m --memory-swap 100m bb sh -c 'x=$(head -c 40000000 /dev/zero | tr "\0" x); echo ${#x}; sleep 100; echo $x' > /dev/null
-soon sh -c "docker -H unix://$BASE/docker.sock logs $N | grep 40000000"
+run -d --name "$N" --memory 100m --memory-swap 100m bb sh -c '{ head -c 40000000 /dev/zero; echo full >&2; sleep 100; } | tail -c 40000000' > /dev/null
+soon sh -c "docker -H unix://$BASE/docker.sock logs $N 2>&1 | grep full"
 out=$(D stats --no-stream --format '{{.MemUsage}} {{.MemPerc}}' "$N")
 has "$out" '/ 100MiB'
 used=$(echo "$out" | cut -d. -f1)
