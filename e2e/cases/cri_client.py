@@ -15,7 +15,9 @@ import urllib.parse
 import grpc
 
 BASE, RT, N = os.environ["BASE"], os.environ["RT"], os.environ["N"]
-PARENT, PATIENCE = os.environ["PARENT"], int(os.environ["PATIENCE"])
+PATIENCE = int(os.environ["PATIENCE"])
+# A path, as kubelet gives it for a slice of systemd too.
+PARENT = "/" + os.environ["PARENT"].strip("/")
 POD, CONTAINER, NODE = 0, 1, 2
 
 
@@ -515,7 +517,7 @@ def privileges():
 def residue():
     def left():
         places = [f"{BASE}/containerd/runsc-state/k8s.io", f"{BASE}/containerd/state/io.containerd.runtime.v2.task/k8s.io"]
-        places += [f"/sys/fs/cgroup/{c}/{PARENT}" for c in ("memory", "cpu", "pids", "freezer", "")]
+        places += [f"/sys/fs/cgroup/{c}{PARENT}" for c in ("memory", "cpu", "pids", "freezer", "")]
         return {f"{p}/{e}" for p in places if os.path.isdir(p) for e in os.listdir(p) if os.path.isdir(f"{p}/{e}")}
 
     before = left()

@@ -116,9 +116,12 @@ run -d --name "$N" bb sleep 100 > /dev/null
 eq "$(field "$N" .HostConfig.Runtime)" "$RT"
 ## stats-of-many
 for i in 1 2 3; do run -d --name "$N.$i" bb sleep 100 > /dev/null; done
-out=$(D stats --no-stream --format '{{.Name}} {{.PIDs}} {{.MemUsage}}' "$N.1" "$N.2" "$N.3")
-eq "$(echo "$out" | wc -l)" 3
-hasnot "$out" ' 0B'
+# The client shows zeros for what has not come after two seconds, which on a slow machine it may not have.
+all_three() {
+    D stats --no-stream --format '{{.Name}} {{.PIDs}} {{.MemUsage}}' "$N.1" "$N.2" "$N.3" |
+        awk '/ 0B/ { zero = 1 } END { exit zero || NR != 3 }'
+}
+soon all_three
 ## top-options
 run -d --name "$N" bb sh -c 'sleep 100; true' > /dev/null
 has "$(D top "$N" aux)" USER
