@@ -260,11 +260,21 @@ impl Bus {
         Ok(bus)
     }
 
-    /// EXTERNAL: the kernel tells the peer who this is; the text only has to agree.
+    /// EXTERNAL: the kernel tells the peer who this is. No number is named when the peer asks for one: in a user namespace this process
+    /// knows itself by another one than the peer does.
     fn authenticate(&mut self) -> Result<()> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let hex: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
-        self.stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        self.stream.write_all(b"\0AUTH EXTERNAL\r\n")?;
+        let line = self.line()?;
+        ensure!(line.starts_with(b"DATA"), "refused: {}", String::from_utf8_lossy(&line).trim());
+        self.stream.write_all(b"DATA\r\n")?;
+        let line = self.line()?;
+        ensure!(line.starts_with(b"OK "), "refused: {}", String::from_utf8_lossy(&line).trim());
+        self.stream.write_all(b"BEGIN\r\n")?;
+        Ok(())
+    }
+
+    /// A line of the peer's before messages begin.
+    fn line(&mut self) -> Result<Vec<u8>> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             ensure!(line.len() < 512, "the answer is too long");
@@ -272,9 +282,7 @@ impl Bus {
             self.stream.read_exact(&mut byte)?;
             line.push(byte[0]);
         }
-        ensure!(line.starts_with(b"OK "), "refused: {}", String::from_utf8_lossy(&line).trim());
-        self.stream.write_all(b"BEGIN\r\n")?;
-        Ok(())
+        Ok(line)
     }
 
     /// Has signals of an interface sent here.
@@ -398,15 +406,14 @@ pub mod tests {
     /// A bus: does `answer` for each call it gets (member, serial, body) until the caller goes.
     pub fn serve(stream: UnixStream, mut answer: impl FnMut(&str, u32, &[u8]) -> Vec<Vec<u8>>) {
         let mut stream = stream;
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut b = [0];
-            stream.read_exact(&mut b).unwrap();
-            line.push(b[0]);
+        for (wanted, answer) in
+            [("\0AUTH EXTERNAL\r\n", "DATA\r\n"), ("DATA\r\n", "OK 0123456789abcdef\r\n"), ("BEGIN\r\n", "")]
+        {
+            let mut line = vec![0; wanted.len()];
+            stream.read_exact(&mut line).unwrap();
+            assert_eq!(line, wanted.as_bytes());
+            stream.write_all(answer.as_bytes()).unwrap();
         }
-        assert!(line.starts_with(b"\0AUTH EXTERNAL "));
-        stream.write_all(b"OK 0123456789abcdef\r\n").unwrap();
-        stream.read_exact(&mut [0; 7]).unwrap();
         let mut head = [0u8; 16];
         while stream.read_exact(&mut head).is_ok() {
             let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap());

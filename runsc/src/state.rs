@@ -218,7 +218,7 @@ fn default_root() -> PathBuf {
 }
 
 /// Whether this process's root is not the host's.
-fn in_user_namespace() -> bool {
+pub fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }

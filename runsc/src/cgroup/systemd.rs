@@ -95,8 +95,8 @@ impl Unit {
     }
 
     /// Ends the scope for a caller that goes on in any case.
-    pub fn forget(&self, root: bool) {
-        if let Err(error) = bus(root).and_then(|mut bus| self.stop(&mut bus)) {
+    pub fn forget(&self) {
+        if let Err(error) = bus().and_then(|mut bus| self.stop(&mut bus)) {
             tracing::warn!("{error:#}");
         }
     }
@@ -146,14 +146,19 @@ fn is_missing(error: &anyhow::Error) -> bool {
     refused.is_some_and(|r| r.name == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
-/// The bus that systemd is on: the system's for root, else the user's own.
-pub fn bus(root: bool) -> Result<Bus> {
+/// Whether the system's systemd is asked, by root, and not a user's. Root of a user namespace (rootless Podman) is that user.
+pub fn of_system() -> bool {
+    rustix::process::geteuid().is_root() && !crate::state::in_user_namespace()
+}
+
+/// The bus that systemd is on: the system's or the user's own.
+pub fn bus() -> Result<Bus> {
     let from = |variable: &str| {
         let address = std::env::var(variable).ok()?;
         let path = address.split(';').find_map(|a| a.strip_prefix("unix:path="))?.to_owned();
         Some(PathBuf::from(path.split(',').next().unwrap_or_default()))
     };
-    let path = if root {
+    let path = if of_system() {
         from("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "/run/dbus/system_bus_socket".into())
     } else {
         let own = || Some(PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("bus"));

@@ -9,7 +9,6 @@ use sentry::control::protocol::{Operation, SignalTarget};
 use super::{Container, Context, Status};
 use crate::cli::DeleteArgs;
 use crate::error::Missing;
-use crate::sandbox::namespaces::Privilege;
 use crate::state::Root;
 use crate::{cgroup, hooks, sandbox, spec};
 
@@ -95,7 +94,7 @@ pub fn remove(container: &Container) -> Result<()> {
     }
     let cgroups = cgroup::remove(&record.cgroups);
     if let Some(scope) = &record.scope {
-        scope.forget(Privilege::current().root);
+        scope.forget();
     }
     // The copy of the configuration is lost only if somebody has meddled with it.
     let config: Option<oci::Spec> =

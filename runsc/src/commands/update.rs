@@ -10,7 +10,6 @@ use sentry::control::protocol::Operation;
 use super::{Container, Context, Status};
 use crate::cgroup::systemd;
 use crate::cli::UpdateArgs;
-use crate::sandbox::namespaces::Privilege;
 use crate::{cgroup, spec};
 
 pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8> {
@@ -28,7 +27,7 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8> {
     let _lock = container.directory.lock()?;
     let resources = resources(args)?;
     if let Some(scope) = &container.record.scope {
-        scope.update(&mut systemd::bus(Privilege::current().root)?, &resources)?;
+        scope.update(&mut systemd::bus()?, &resources)?;
     }
     cgroup::update(&container.record.cgroups, &resources)?;
     // What the guest sees of its limits, and what the sentry counts: memory and the number of processes.

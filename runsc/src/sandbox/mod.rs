@@ -119,7 +119,7 @@ impl Drop for Undo {
             tracing::warn!("{error:#}");
         }
         if let Some(scope) = &self.scope {
-            scope.forget(Privilege::current().root);
+            scope.forget();
         }
         if let Some(Err(error)) = self.directory.as_ref().map(Directory::remove) {
             tracing::warn!("{error:#}");
@@ -210,7 +210,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
     directory.write_config(config)?;
 
     let scope = if global.systemd_cgroup && !global.ignore_cgroups {
-        Some(Unit::parse(plan.cgroups_path.as_deref(), id, privilege.root)?)
+        Some(Unit::parse(plan.cgroups_path.as_deref(), id, systemd::of_system())?)
     } else {
         None
     };
@@ -301,7 +301,7 @@ pub fn create(request: Request<'_>) -> Result<Sandbox> {
         if let Some(scope) = &scope {
             // From here on there is something to take back.
             undo.scope = Some(scope.clone());
-            let mut bus = systemd::bus(privilege.root)?;
+            let mut bus = systemd::bus()?;
             scope.start(&mut bus, id, pid, plan.resources.as_ref())?;
             let actual = Cgroups::of_scope(pid, scope)?;
             record.cgroups = actual.paths();

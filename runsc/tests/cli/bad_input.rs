@@ -273,6 +273,9 @@ fn usage() {
     assert!(lines[2].starts_with("spec: 1."), "{version}");
     let features: Value = serde_json::from_str(&place.runsc(&["features"]).stdout).unwrap();
     assert_eq!(features["ociVersionMin"], "1.0.0");
+    // --systemd-cgroup, with the user's systemd too.
+    let cgroup = &features["linux"]["cgroup"];
+    assert_eq!((&cgroup["systemd"], &cgroup["systemdUser"]), (&json!(true), &json!(true)));
 }
 
 #[test]
