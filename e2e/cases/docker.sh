@@ -609,5 +609,9 @@ d() { docker -H "unix://$BASE/$N.sock" "$@"; }
 D save bb | d load > /dev/null
 eq "$(d run --rm --runtime=runsc --network none bb echo installed)" installed
 eq "$(d run --rm --runtime=other --network none bb echo other)" other
-"$BASE/runsc" uninstall --config "$BASE/$N/daemon.json"
+has "$("$BASE/runsc" uninstall --config "$BASE/$N/daemon.json")" 'systemctl reload docker'
 eq "$(jq -cS . "$BASE/$N/daemon.json")" "$(jq -cS . "$BASE/$N/before")"
+# The last runtime is one that dockerd does not forget at a reload.
+only() { "$BASE/runsc" "$@" --config "$BASE/$N/only.json"; }
+has "$(only install --path "$BASE/runsc")" 'systemctl reload docker'
+has "$(only uninstall)" 'systemctl restart docker'

@@ -1,6 +1,7 @@
 //! `runsc install` and `runsc uninstall`: an entry for this runtime in the configuration of Docker or
 //! containerd. What else is there stays; doing it twice changes nothing.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -83,11 +84,18 @@ fn finish(file: &Path, old: &str, new: &str, dry_run: bool, engine: Engine) -> R
     }
     write(file, new).with_context(|| format!("cannot write {}", file.display()))?;
     let reload = match engine {
-        Engine::Docker => "systemctl reload docker",
+        Engine::Docker if keys(old).is_subset(&keys(new)) => "systemctl reload docker",
+        // At a reload dockerd goes on with what the file no longer names.
+        Engine::Docker => "systemctl restart docker",
         Engine::Containerd => "systemctl restart containerd",
     };
     print(&format!("{}: changed; `{reload}` makes it known\n", file.display()))?;
     Ok(0)
+}
+
+/// What a daemon.json sets.
+fn keys(json: &str) -> BTreeSet<String> {
+    serde_json::from_str::<Map<String, Value>>(json).unwrap_or_default().into_iter().map(|(k, _)| k).collect()
 }
 
 /// In one step, with the mode that the file had.
