@@ -49,6 +49,8 @@ fn rootfs() -> Result<PathBuf, String> {
         }
         std::fs::write(&mark, "").map_err(|e| e.to_string())?;
     }
+    // It has the machine's, whose servers nobody answers for in the namespaces.
+    std::fs::write(root.join("etc/resolv.conf"), "").map_err(|e| e.to_string())?;
     Ok(root)
 }
 
