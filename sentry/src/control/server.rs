@@ -24,6 +24,10 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// How long the last replies may take to reach their peers once the sandbox is over.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
+/// How long those that stand for processes may take to end.
+const STAND_INS_TIME: Duration = Duration::from_secs(2);
+/// How long their parents have to note that, before they can find the first process ended as well.
+const NOTED: Duration = Duration::from_millis(100);
 /// After so long without a request the code that served the last ones (a start's above all) is not kept in memory.
 const SETTLES: Duration = Duration::from_millis(100);
 
@@ -67,6 +71,8 @@ struct Connection {
     waiting: Option<Waiting>,
     /// Processes that this connection started and has not waited for.
     started: Vec<(String, u32)>,
+    /// The peer stands for a process on the host, and ends with it.
+    stands_in: bool,
     closed: bool,
 }
 
@@ -135,6 +141,8 @@ pub struct Server {
     ops: Arc<dyn SandboxOps>,
     terminal: Option<TerminalWatch>,
     connections: Vec<Connection>,
+    /// When the last of those ended that stood for a process.
+    stand_in_ended: Option<Instant>,
 }
 
 impl std::fmt::Debug for Server {
@@ -151,7 +159,7 @@ impl Server {
         terminal: Option<TerminalWatch>,
     ) -> io::Result<Server> {
         listener.set_nonblocking(true)?;
-        Ok(Server { listener, bell, ops, terminal, connections: Vec::new() })
+        Ok(Server { listener, bell, ops, terminal, connections: Vec::new(), stand_in_ended: None })
     }
 
     /// Serves until the sandbox is over and the last waiting peers have their answers.
@@ -234,6 +242,7 @@ impl Server {
                             outgoing: Vec::new(),
                             waiting: None,
                             started: Vec::new(),
+                            stands_in: false,
                             closed: false,
                         });
                     }
@@ -283,6 +292,9 @@ impl Server {
     }
 
     fn drop_closed(&mut self) {
+        if self.connections.iter().any(|connection| connection.closed && connection.stands_in) {
+            self.stand_in_ended = Some(Instant::now());
+        }
         let ops = &self.ops;
         self.connections.retain(|connection| {
             if connection.closed {
@@ -315,6 +327,26 @@ impl Server {
                 connection.flush();
             }
         }
+        self.stand_ins();
+    }
+
+    /// Lets those that stand for processes end before the first process does, as in a PID namespace of the host: containerd's shim
+    /// goes when that has ended, and with it the news of all others that it has not told yet.
+    fn stand_ins(&mut self) {
+        let end = Instant::now() + STAND_INS_TIME;
+        for connection in &self.connections {
+            if connection.stands_in && connection.waiting.is_none() {
+                let mut interest = [Interest::read(connection.stream.as_fd())];
+                // It says nothing more, so this is its end.
+                let _ = socket::wait(&mut interest, Some(end.saturating_duration_since(Instant::now())));
+                self.stand_in_ended = Some(Instant::now());
+            }
+        }
+        let noted =
+            self.stand_in_ended.map(|ended| (ended + NOTED).saturating_duration_since(Instant::now()));
+        if let Some(left) = noted.filter(|left| !left.is_zero()) {
+            let _ = socket::wait(&mut [], Some(left));
+        }
     }
 }
 
@@ -326,6 +358,7 @@ fn handle(ops: &dyn SandboxOps, connection: &mut Connection, request: Request, f
         Operation::Start => done(ops.start(&container)),
         Operation::Wait { .. } | Operation::Hold { .. } | Operation::WaitOom { .. } => {
             let holds = matches!(request.op, Operation::Hold { .. });
+            connection.stands_in |= matches!(request.op, Operation::Hold { target: WaitTarget::Process(_) });
             let awaited = match request.op {
                 Operation::Wait { target } | Operation::Hold { target } => Awaited::Exit(target),
                 Operation::WaitOom { seen } => Awaited::OomKills(seen),

@@ -143,13 +143,22 @@ fn requests_waits_and_the_end() {
         &[],
     )
     .unwrap();
+    let four = UnixStream::connect(&path).unwrap();
+    assert!(matches!(ask(&four, Operation::Status, &[]), Reply::Status(_)));
+    let hold = Operation::Hold { target: WaitTarget::Process(8) };
+    wire::send(&four, &Request { container: "c".into(), op: hold }, &[]).unwrap();
     // The reply to this one shows that the wait before it has been read.
     assert!(matches!(ask(&one, Operation::Status, &[]), Reply::Status(_)));
     thread::sleep(Duration::from_millis(20));
-    script.exits.lock().unwrap().push((1, ExitStatus::Code(3)));
+    script.exits.lock().unwrap().extend([(1, ExitStatus::Code(3)), (8, ExitStatus::Signal(9))]);
     *script.over.lock().unwrap() = Some(ExitStatus::Code(3));
     bell.ring();
     assert!(matches!(wire::receive(&two).unwrap().0, Reply::Exited(ExitStatus::Code(3))));
+    // Whoever stands for a process ends first.
+    assert!(matches!(wire::receive(&four).unwrap().0, Reply::Exited(ExitStatus::Signal(9))));
+    thread::sleep(Duration::from_millis(50));
+    assert!(!running.is_finished());
+    drop(four);
     assert_eq!(running.join().unwrap(), ExitStatus::Code(3));
     std::fs::remove_dir_all(&directory).unwrap();
 }
