@@ -10,6 +10,7 @@
 
 pub mod error;
 pub mod fpu;
+pub mod later;
 pub mod load;
 pub mod mock;
 pub mod ptrace;

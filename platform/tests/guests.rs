@@ -28,7 +28,7 @@ tests! {
     syscall_loop arguments registers_kept fault_and_map_in protection exceptions foreign_calls vsyscall
     threads second_space_shares_memory interrupts interrupt_is_sticky single_step segment_bases fpu_state execve_moves
     killed_from_outside stopped_from_outside mapping_while_running bad_ranges truncated_file many_maps huge_batch
-    release_and_reuse interrupt_storm a_thousand_threads
+    release_and_reuse interrupt_storm a_thousand_threads put_off_until_the_guest_runs
 }
 
 fn syscall_loop(g: Guest) {
@@ -260,6 +260,38 @@ fn interrupts(g: Guest) {
         assert!(r.rbx >= before && r.rip >= at!(g_spin) && r.rip < at!(g_spin) + 8);
     }
     assert!(r.rbx > 0);
+}
+
+/// The guest makes no trap, so what was put off is done without one.
+fn put_off_until_the_guest_runs(g: Guest) {
+    struct Stop(Arc<dyn Interrupt>, AtomicBool);
+    impl later::Work for Stop {
+        fn work(&self) {
+            self.1.store(true, Ordering::SeqCst);
+            self.0.interrupt();
+        }
+    }
+    let space = g.space();
+    let mut cx = g.platform.new_context().unwrap();
+    let stop = Arc::new(Stop(cx.interrupter(), AtomicBool::new(false)));
+    let mut r = regs(at!(g_spin));
+    later::comes_by(true);
+    for _ in 0..30 {
+        stop.1.store(false, Ordering::SeqCst);
+        assert!(later::put_off(&stop));
+        let (done, was_done) = std::sync::mpsc::channel::<()>();
+        let handle = cx.interrupter();
+        let anyway = std::thread::spawn(move || {
+            if was_done.recv_timeout(Duration::from_secs(10)).is_err() {
+                handle.interrupt();
+            }
+        });
+        assert_eq!(cx.switch(&space, &mut r).unwrap(), Trap::Interrupted);
+        assert!(stop.1.load(Ordering::SeqCst), "nobody came by");
+        done.send(()).unwrap();
+        anyway.join().unwrap();
+    }
+    later::comes_by(false);
 }
 
 fn interrupt_is_sticky(g: Guest) {

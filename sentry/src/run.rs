@@ -53,6 +53,7 @@ pub(crate) fn run(task: &Arc<Task>, regs: Registers, fpu: Option<FpuState>) {
     task.cpu.set_host_thread(platform::hostsys::signals::gettid());
     account::work_for(task.group().members().account());
     platform::load::wants();
+    platform::later::comes_by(true);
     let status = match context {
         Ok(mut context) => {
             let ready = fpu.map_or(Ok(()), |f| context.set_fpu(&f));
@@ -72,6 +73,7 @@ pub(crate) fn run(task: &Arc<Task>, regs: Registers, fpu: Option<FpuState>) {
             task.exit_group(ExitStatus::killed(Signal::SIGKILL, false))
         }
     };
+    platform::later::comes_by(false);
     task.exit(status);
     platform::load::rests();
     task.cpu.set_host_thread(0);

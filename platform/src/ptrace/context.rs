@@ -115,6 +115,7 @@ impl PtraceContext {
                 return Ok(Trap::Interrupted);
             }
             tracee.run()?;
+            later::catch_up();
             let trap = match tracee.wait()? {
                 Stop::Ended => return Err(PlatformError::Dead),
                 Stop::Syscall => {

@@ -5,12 +5,12 @@ use super::sync::atomic::AtomicUsize;
 use super::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use super::turn::{Turn, Use};
 use super::{Instant, futex};
-use crate::load;
 use crate::stub::StubSpace;
 use crate::stub::layout::{
     CTX_CPU, CTX_PREV, CTX_REST, CTX_RESULT, CTX_SENTRY_CPU, CTX_SENTRY_SLEEPS, CTX_SPIN, CTX_STATE,
     CTX_STUB_SLEEPS, CTX_TID, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
 };
+use crate::{later, load};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -132,6 +132,7 @@ pub(super) fn run(
     if asleep {
         futex::wake(state, 1);
     }
+    later::catch_up();
     // On one core spinning would keep the other side from running. That the stub is awake does not say that it runs: it may have been
     // preempted by the very wake-up it made.
     let apart = block.word(CTX_CPU).load(Relaxed) != here;

@@ -8,7 +8,7 @@ use ksync::sync::futex;
 use ksync::{Listener, Registration, WaitQueue};
 #[cfg(not(feature = "shuttle"))]
 use platform::hostsys::futex;
-use platform::load;
+use platform::{later, load};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ impl Waiter {
     /// Sleeps until woken; `false` when `limit` passed first. Consumes the wake-up.
     pub fn sleep(&self, limit: Option<Duration>) -> bool {
         if self.counted {
+            later::catch_up();
             load::rests();
         }
         if self.change(NO, ASLEEP) {

@@ -11,12 +11,16 @@ use netstack::engine::frame::{RxChecksum, RxFrame, SegmentKind, TxFrame};
 use netstack::engine::link::{Capabilities, LinkEndpoint, Mac, Medium};
 use netstack::{Buf, Pool};
 
+use platform::later::{self, Work};
+
 use super::hostsys::packet::{self, VnetHeader};
 
 /// Frames that wait to be written; more are dropped, as a full transmit queue does.
 const QUEUE: usize = 1024;
 /// Frames read, or written, in one go.
 const BATCH: usize = 64;
+/// So many frames may wait until a guest goes on; with more of them the other end has waited long enough.
+const LATER: usize = 4;
 
 /// Frames from this size on keep the buffer that they were read into; smaller ones are copied, so that what waits in a
 /// socket's queue does not hold much more memory than it has bytes.
@@ -42,9 +46,14 @@ impl Default for Room {
 
 /// One interface of the host's namespace.
 pub struct PacketLink {
-    fd: Arc<OwnedFd>,
+    way_out: Arc<WayOut>,
     mtu: usize,
     mac: [u8; 6],
+}
+
+/// Where frames leave.
+struct WayOut {
+    fd: Arc<OwnedFd>,
     queue: Mutex<VecDeque<TxFrame>>,
     /// Somebody writes frames: one at a time does, so that they keep their order.
     writing: AtomicBool,
@@ -52,22 +61,19 @@ pub struct PacketLink {
 
 impl PacketLink {
     pub fn new(fd: Arc<OwnedFd>, mtu: usize, mac: [u8; 6]) -> PacketLink {
-        PacketLink { fd, mtu, mac, queue: Mutex::default(), writing: AtomicBool::new(false) }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<TxFrame>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        let way_out = WayOut { fd, queue: Mutex::default(), writing: AtomicBool::new(false) };
+        PacketLink { way_out: Arc::new(way_out), mtu, mac }
     }
 
     pub fn fd(&self) -> &Arc<OwnedFd> {
-        &self.fd
+        &self.way_out.fd
     }
 
     /// Frames that have arrived, some of them.
     pub fn receive(&self, room: &mut Room, mut take: impl FnMut(RxFrame)) -> std::io::Result<usize> {
         for count in 0..BATCH {
             let mut buf = room.next.take().unwrap_or_else(|| room.pool.get(packet::FRAME));
-            let Some((header, length)) = packet::receive(&*self.fd, buf.bytes_mut())? else {
+            let Some((header, length)) = packet::receive(&**self.fd(), buf.bytes_mut())? else {
                 room.next = Some(buf);
                 return Ok(count);
             };
@@ -87,6 +93,12 @@ impl PacketLink {
             });
         }
         Ok(BATCH)
+    }
+}
+
+impl WayOut {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<TxFrame>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, frame: &TxFrame) {
@@ -117,15 +129,8 @@ impl PacketLink {
     }
 }
 
-impl LinkEndpoint for PacketLink {
-    fn transmit(&self, frame: TxFrame) {
-        let mut queue = self.queue();
-        if queue.len() < QUEUE {
-            queue.push_back(frame);
-        }
-    }
-
-    fn flush(&self) {
+impl Work for WayOut {
+    fn work(&self) {
         // Nobody waits for whoever writes: it looks again after it has stopped, and finds what came meanwhile.
         while !self.queue().is_empty() && !self.writing.swap(true, Ordering::AcqRel) {
             for _ in 0..BATCH {
@@ -133,6 +138,22 @@ impl LinkEndpoint for PacketLink {
                 self.write(&frame);
             }
             self.writing.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl LinkEndpoint for PacketLink {
+    fn transmit(&self, frame: TxFrame) {
+        let mut queue = self.way_out.queue();
+        if queue.len() < QUEUE {
+            queue.push_back(frame);
+        }
+    }
+
+    fn flush(&self) {
+        let waiting = self.way_out.queue().len();
+        if waiting != 0 && (waiting > LATER || !later::put_off(&self.way_out)) {
+            self.way_out.work();
         }
     }
 
