@@ -17,6 +17,7 @@ use layout::{
     CTX_CPU, CTX_MODE, CTX_PREV, CTX_REST, CTX_RESULT, CTX_SENTRY_SLEEPS, CTX_SPIN, CTX_STATE,
     CTX_STUB_SLEEPS, CTX_TID, STATE_EXIT, STATE_FAST, STATE_RUN, STATE_SAVE, STATE_SAVED, STATE_TRAPPED,
 };
+use platform::later;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
