@@ -137,10 +137,11 @@ impl Tracee {
         unsafe { libc::ptrace(libc::PTRACE_POKEDATA, self.tid, at, word) };
     }
 
-    /// Whether it sleeps in futex(2).
+    /// Whether it sleeps in futex(2). Where it was stopped on its way out of there, at a handler's start, the call is still named.
     fn sleeps(&self) -> bool {
-        let call = std::fs::read_to_string(format!("/proc/{}/task/{}/syscall", self.tgid, self.tid));
-        call.is_ok_and(|c| c.starts_with("202 "))
+        let read = |file| std::fs::read_to_string(format!("/proc/{}/task/{}/{file}", self.tgid, self.tid));
+        read("stat").is_ok_and(|s| s.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')))
+            && read("syscall").is_ok_and(|c| c.starts_with("202 "))
     }
 
     /// A stop that is there already.
